@@ -1,0 +1,1 @@
+"""The command-line tool ``hri-emo``: one module a command."""

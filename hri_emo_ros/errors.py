@@ -1,0 +1,10 @@
+"""The one exception type whose message is meant for the person at the keyboard."""
+
+
+class HriEmoError(Exception):
+    """A problem that the user can mend.
+
+    The message is one sentence that names the offending value, what is allowed and the parameter or
+    argument to change. The command-line tool prints it and exits with 2; a node reports it as a
+    failed transition or a diagnostic and goes on living.
+    """

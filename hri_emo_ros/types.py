@@ -1,0 +1,156 @@
+"""The values that travel through the pipeline, with or without ROS.
+
+Everything here is a plain dataclass of numpy arrays and numbers. Audio is always float32, mono,
+16 kHz, in [-1, 1]; times are seconds (float) unless the name ends in ``_ns`` (integer nanoseconds
+of the sensor's clock) or ``_sample`` (an index at 16 kHz).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Hz; the one rate behind the resampler (Silero VAD, Whisper and the speech encoders all use it)."""
+
+LABELS = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
+"""The project's emotions, in the order of every probability vector of the shipped model."""
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class AbstainReason(IntEnum):
+    """Why an estimate should not be acted on; the numbers are those of EmotionState.msg."""
+
+    NONE = 0
+    NO_SPEECH = 1
+    TOO_SHORT = 2
+    CLIPPED = 3
+    ROBOT_SPEAKING = 4
+    LOW_CONFIDENCE = 5
+    TOO_NOISY = 6
+    NO_MODEL = 7
+    ERROR = 8
+
+
+@dataclass(frozen=True)
+class SignalQuality:
+    """What can be said of a piece of audio without understanding it."""
+
+    snr_db: float
+    """Speech level over background level, dB; clamped to [-20, 60]; NaN when unknown."""
+    level_dbfs: float
+    """Level of the speech frames, dB relative to full scale (RMS of a full-scale square wave = 0)."""
+    clipped_fraction: float
+    """Share of samples at full scale, [0, 1]."""
+    speech_fraction: float
+    """Share of VAD frames that hold speech, [0, 1]."""
+
+
+@dataclass(frozen=True)
+class SpeechChunk:
+    """A piece of one utterance, published while the person still speaks."""
+
+    utterance_id: int
+    """Counts from 1 in each stream."""
+    sequence: int
+    """Counts from 0 in each utterance."""
+    stamp_ns: int
+    """Sensor time of this chunk's first sample, ns."""
+    utterance_start_ns: int
+    """Sensor time of the utterance's first sample (pre-roll included), ns."""
+    first_sample: int
+    """Index of this chunk's first sample within the utterance, at 16 kHz."""
+    samples: FloatArray
+    """[n] float32 in [-1, 1], 16 kHz mono; may be empty in the chunk that closes an utterance."""
+    quality: SignalQuality
+    """Of the whole utterance so far."""
+    last: bool
+    """Nothing follows in this utterance."""
+    truncated: bool = False
+    """The utterance was cut at its maximum length, not by a pause."""
+    speech_end_ns: int = 0
+    """In the last chunk: sensor time at which the VAD last saw speech, ns; else 0. Latency counts from here."""
+    stream_start_sample: int = 0
+    """Index of the utterance's first sample in the whole stream at 16 kHz (for evaluation)."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word."""
+
+    text: str
+    start: float
+    """Seconds from the utterance's first sample."""
+    end: float
+    confidence: float
+    """[0, 1]."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in one utterance."""
+
+    text: str
+    words: tuple[Word, ...] = ()
+    confidence: float = 1.0
+    """[0, 1]; mean of the words' confidence for recognisers, 1 for text typed by a person."""
+    language: str = ""
+    """ISO 639-1, empty when unknown."""
+    latency: float = 0.0
+    """Seconds of computing spent by the recogniser."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which word and which moment spoke for each emotion."""
+
+    words: tuple[Word, ...]
+    word_attribution: FloatArray
+    """[labels, words]; positive speaks for the emotion; each row's absolute values sum to 1 (or 0)."""
+    moment_attribution: FloatArray
+    """[labels, frames]; as above over audio frames."""
+    moment_period: float
+    """Seconds from one frame to the next."""
+    alignment: FloatArray
+    """[words, frames]; each row sums to 1: where in the audio the encoder looked for each word."""
+
+
+@dataclass(frozen=True)
+class EmotionEstimate:
+    """What the engine says of one utterance (so far)."""
+
+    labels: tuple[str, ...]
+    probabilities: FloatArray
+    """[labels], calibrated, each in [0, 1]; sums to 1 for single-label models."""
+    above_threshold: npt.NDArray[np.bool_]
+    """[labels]; probability >= the bundle's fitted threshold."""
+    uncertainty: float
+    """Normalised entropy of the probabilities, [0, 1]; 1 is a uniform guess."""
+    audio_weight: float
+    """[0, 1]; audio_weight + text_weight = 1."""
+    text_weight: float
+    audio_weight_per_emotion: FloatArray
+    """[labels]; with text_weight_per_emotion sums to 1 for each emotion."""
+    text_weight_per_emotion: FloatArray
+    duration: float
+    """Seconds of audio covered."""
+    model_id: str
+    abstain_reason: AbstainReason = AbstainReason.NONE
+    quality: SignalQuality | None = None
+    transcript: Transcript | None = None
+    latency: dict[str, float] = field(default_factory=dict)
+    """Seconds spent by stage: audio_encoder, text_encoder, fusion (the callers add asr, wait, ...)."""
+    explanation: Explanation | None = None
+
+    @property
+    def dominant(self) -> str:
+        """The label of the highest probability."""
+        return self.labels[int(np.argmax(self.probabilities))]
+
+    @property
+    def abstained(self) -> bool:
+        return self.abstain_reason is not AbstainReason.NONE
