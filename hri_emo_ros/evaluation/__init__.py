@@ -1,0 +1,1 @@
+"""Scoring: figures of merit, bags, replay, sweeps and the report."""
