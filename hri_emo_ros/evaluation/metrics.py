@@ -232,9 +232,9 @@ def coverage_accuracy(
     right = np.asarray(correct, dtype=np.float64).reshape(-1)
     order = np.argsort(np.asarray(uncertainty, dtype=np.float64).reshape(-1), kind="stable")
     running = np.cumsum(right[order]) / np.arange(1, len(right) + 1)
-    coverage = np.linspace(0.0, 1.0, points + 1)[1:]
+    coverage = np.linspace(0.0, 1.0, points + 1, dtype=np.float64)[1:]
     index = np.clip(np.round(coverage * len(right)).astype(np.int64), 1, len(right)) - 1
-    return coverage, running[index]
+    return coverage, np.asarray(running[index], dtype=np.float64)
 
 
 def accuracy_gain(

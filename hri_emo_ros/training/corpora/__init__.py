@@ -1,0 +1,1 @@
+"""One module per corpus; `hri_emo_ros.training.corpus.available` finds them here."""
