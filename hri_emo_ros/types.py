@@ -76,6 +76,10 @@ class SpeechChunk:
     """In the last chunk: sensor time at which the VAD last saw speech, ns; else 0. Latency counts from here."""
     stream_start_sample: int = 0
     """Index of the utterance's first sample in the whole stream at 16 kHz (for evaluation)."""
+    robot_speaking: bool = False
+    """The robot said that it was speaking during some part of the utterance so far."""
+    dropped_samples: int = 0
+    """Samples of the utterance so far that were lost before the front end and filled with silence."""
 
 
 @dataclass(frozen=True)
