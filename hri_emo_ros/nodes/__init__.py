@@ -1,0 +1,1 @@
+"""The ROS layer: parameters, conversions, lifecycle and diagnostics; nothing is computed here."""

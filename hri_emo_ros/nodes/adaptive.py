@@ -1,0 +1,111 @@
+"""A subscription that takes what the publishers offer: their type and their quality of service.
+
+Robots publish audio as several types, reliable or not, latched or not. A subscription of the wrong
+type or with a stricter quality of service would stay silent without a word, so this one asks the
+graph first, follows changes, and can say what it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+SEARCH_PERIOD = 0.1
+"""Seconds between looks at the graph; one look costs some 50 us."""
+
+
+class AdaptiveSubscription:
+    """Subscribes to `topic` as soon as a publisher of a known type is there.
+
+    Args:
+        types: ROS type name ("std_msgs/msg/Bool") -> message class, the preferred one first.
+        callback: takes a message; called by the node's executor.
+        qos: depth, and the reliability and durability to ask for where the publishers offer them;
+            weaker offers are taken as they are.
+        before_publisher: subscribe with `qos` before any publisher is seen (only with one type):
+            the first message is not missed then.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        types: Mapping[str, type],
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+        before_publisher: bool = False,
+    ) -> None:
+        self._node, self._types, self._callback, self._wanted = node, dict(types), callback, qos
+        self._topic = topic
+        self.topic = node.resolve_topic_name(topic)
+        """Fully qualified, remapped."""
+        self._subscription: Any = None
+        self._current: tuple[str, ReliabilityPolicy, DurabilityPolicy] | None = None
+        if before_publisher and len(self._types) == 1:
+            self._subscribe((next(iter(self._types)), qos.reliability, qos.durability))
+        self._timer = node.create_timer(
+            SEARCH_PERIOD, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    @property
+    def type_name(self) -> str:
+        """The type subscribed to, empty while there is none."""
+        return self._current[0] if self._current else ""
+
+    def publishers(self) -> list[TopicEndpointInfo]:
+        """Who publishes on the topic now, of whatever type."""
+        return self._node.get_publishers_info_by_topic(self._topic)
+
+    def describe_publishers(self) -> str:
+        """The publishers in words, for error messages."""
+        seen = sorted(
+            {f"{p.node_namespace.rstrip('/')}/{p.node_name} ({p.topic_type})"
+             for p in self.publishers()}
+        )
+        return ", ".join(seen) if seen else "no publisher"
+
+    def look(self) -> None:
+        """Adapt to the publishers there are now."""
+        offers = self.publishers()
+        present = {offer.topic_type for offer in offers}
+        kind = next((name for name in self._types if name in present), None)
+        if kind is None:
+            return
+        offers = [offer for offer in offers if offer.topic_type == kind]
+        reliability, durability = self._wanted.reliability, self._wanted.durability
+        # One weaker publisher weakens the subscription: better unreliable than deaf to it.
+        if any(o.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for o in offers):
+            reliability = ReliabilityPolicy.BEST_EFFORT
+        if any(o.qos_profile.durability == DurabilityPolicy.VOLATILE for o in offers):
+            durability = DurabilityPolicy.VOLATILE
+        if (kind, reliability, durability) != self._current:
+            self._subscribe((kind, reliability, durability))
+
+    def destroy(self) -> None:
+        self._node.destroy_timer(self._timer)
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        self._current = None
+
+    def _subscribe(self, choice: tuple[str, ReliabilityPolicy, DurabilityPolicy]) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        kind, reliability, durability = choice
+        self._current = choice
+        self._subscription = self._node.create_subscription(
+            self._types[kind],
+            self._topic,
+            self._callback,
+            QoSProfile(
+                history=self._wanted.history,
+                depth=self._wanted.depth,
+                reliability=reliability,
+                durability=durability,
+            ),
+        )

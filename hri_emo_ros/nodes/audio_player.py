@@ -1,0 +1,137 @@
+"""Plays files or a microphone to the audio topic, as a robot's audio driver would."""
+
+from __future__ import annotations
+
+import array
+import threading
+import time
+from collections.abc import Mapping
+
+from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
+
+from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.conversions import to_time
+from hri_emo_ros.nodes.lifecycle import HriNode, run
+from hri_emo_ros.nodes.sources import Block, FileSource, MicrophoneSource, Source
+from hri_emo_ros.parameters import Value
+
+
+class AudioPlayer(HriNode):
+    """Publishes AudioData(Stamped) on `audio` and AudioInfo, latched, on `audio_info`.
+
+    Each chunk is published when its last sample would have been recorded; its stamp is the time of
+    its first sample, counted in samples from the start of playing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("audio_player")
+        self._source: Source | None = None
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._frames = 0
+        self.finished = False
+
+    def build(self, parameters: dict[str, Value]) -> None:
+        self._parameters = parameters
+        self._source = self._make_source()
+        stamped = parameters["player.message_type"] == "AudioDataStamped"
+        self._type = AudioDataStamped if stamped else AudioData
+        self._publisher = self.create_lifecycle_publisher(self._type, "audio", qos.AUDIO)
+        self._info = self.create_lifecycle_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
+
+    def open(self) -> None:
+        if self._source is None:
+            self._source = self._make_source()
+        self._info.publish(
+            AudioInfo(
+                channels=self._source.channels,
+                sample_rate=self._source.sample_rate,
+                sample_format="S16LE",
+                bitrate=self._source.sample_rate * self._source.channels * 16,
+                coding_format="wave",
+            )
+        )
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._play, args=(self._source,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ending.set()
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        if self._thread is not None:
+            self._thread.join(5.0)
+            self._thread = None
+
+    def dismantle(self) -> None:
+        self.close()
+        for name in ("_publisher", "_info"):
+            if hasattr(self, name):
+                self.destroy_lifecycle_publisher(getattr(self, name))
+                delattr(self, name)
+
+    def changed(self, parameters: dict[str, Value]) -> None:
+        self._parameters = parameters
+
+    def values(self) -> Mapping[str, object]:
+        return {"frames played": self._frames, "finished": self.finished}
+
+    def _make_source(self) -> Source:
+        p = self._parameters
+        rate, channels = int(p["player.sample_rate"]), int(p["player.channels"])
+        chunk = int(p["player.chunk_ms"])
+        if p["player.microphone"]:
+            return MicrophoneSource(str(p["player.microphone"]), rate, channels, chunk)
+        return FileSource(
+            list(p["player.files"]), rate, channels, chunk,
+            float(p["player.gap"]), bool(p["player.loop"]),
+        )
+
+    def _play(self, source: Source) -> None:
+        try:
+            self._wait_for_subscriber()
+            due, began_ns = time.monotonic(), self.get_clock().now().nanoseconds
+            self._frames, self.finished = 0, False
+            for block in source.blocks():
+                end = (self._frames + len(block)) / source.sample_rate
+                speed = float(self._parameters["player.speed"])
+                if not source.live and speed > 0:
+                    due += len(block) / source.sample_rate / speed
+                    self._ending.wait(max(0.0, due - time.monotonic()))
+                if self._ending.is_set():
+                    return
+                if source.live and self._frames == 0:
+                    began_ns = self.get_clock().now().nanoseconds - round(end * 1e9)
+                self._publish(block, began_ns + round(self._frames / source.sample_rate * 1e9))
+                self._frames += len(block)
+            self.finished = True
+            self.get_logger().info(f"played {self._frames / source.sample_rate:.1f} s")
+        except Exception as error:  # noqa: BLE001 - a thread's traceback would be all that is left
+            if not self._ending.is_set():
+                self.failed("playing", error)
+
+    def _wait_for_subscriber(self) -> None:
+        deadline = time.monotonic() + float(self._parameters["player.wait_for_subscribers"])
+        while self._publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+            if self._ending.wait(0.05):
+                return
+
+    def _publish(self, block: Block, stamp_ns: int) -> None:
+        data = array.array("B", block.astype("<i2", copy=False).tobytes())
+        if self._type is AudioData:
+            self._publisher.publish(AudioData(data=data))
+            return
+        message = AudioDataStamped(audio=AudioData(data=data))
+        message.header.stamp = to_time(stamp_ns)
+        message.header.frame_id = str(self._parameters["player.frame_id"])
+        self._publisher.publish(message)
+
+
+def main() -> int:
+    """Entry point of the executable."""
+    return run([AudioPlayer])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,198 @@
+"""Joins speech and words and publishes the emotion of every utterance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
+from hri_emo_msgs.msg import Transcript as TranscriptMsg
+from std_msgs.msg import String
+
+from hri_emo_ros.nodes import conversions, qos
+from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
+from hri_emo_ros.nodes.diagnostics import Level
+from hri_emo_ros.nodes.lifecycle import HriNode, run
+from hri_emo_ros.nodes.worker import Worker
+from hri_emo_ros.parameters import Value
+from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
+from hri_emo_ros.types import AbstainReason, Transcript
+
+TICK = 0.02
+"""Seconds between looks for utterances whose wait for words is over."""
+QUEUE = 4000
+"""Messages that may wait while the model works: a quarter of an hour of speech."""
+
+
+class EmotionNode(HriNode):
+    """`speech` and `transcript` in, `emotion_state` and `emotion_explanation` out.
+
+    All waiting is on the computer's steady clock, whatever /clock says: a recogniser takes the same
+    time however fast a recording is played.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("emotion_node")
+        self._joiner: UtteranceJoiner | None = None
+        self._engine: Any = None
+        self._worker: Worker[Callable[[], None]] | None = None
+        self._inputs: list[AdaptiveSubscription] = []
+        self._stream = ""
+        self._frame = ""
+
+    def build(self, parameters: dict[str, Value]) -> None:
+        # Here and not above: torch is loaded by this node alone, and only when it is needed.
+        from hri_emo_ros.engine import EmotionEngine
+
+        self._engine = EmotionEngine(
+            bundle=str(parameters["model.bundle"]),
+            device=str(parameters["model.device"]),
+            threads=int(parameters["model.threads"]),  # type: ignore[arg-type]
+            parameters=parameters,
+        )
+        self._engine.warm_up()
+        self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
+        self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
+        self._explanations = self.create_lifecycle_publisher(
+            EmotionExplanation, "emotion_explanation", qos.EMOTION
+        )
+        self._worker = Worker(
+            "emotion",
+            lambda job: job(),
+            lambda error: self.failed("estimate", error),
+            capacity=QUEUE,
+            dropped=lambda job: self.diagnostics.failure("dropped messages", "emotion_node is too "
+                "slow for what it hears: messages are dropped", Level.WARN),
+            idle=self._tick,
+            period=TICK,
+        )
+        self._inputs = [
+            AdaptiveSubscription(
+                self, "speech", {"hri_emo_msgs/msg/Speech": Speech}, self._on_speech,
+                qos.SPEECH, before_publisher=True,
+            )
+        ]
+        source = parameters["transcript.source"]
+        if source != "none":
+            kind: tuple[str, type, Callable[[Any], None]] = (
+                ("hri_emo_msgs/msg/Transcript", TranscriptMsg, self._on_transcript)
+                if source == "transcript"
+                else ("std_msgs/msg/String", String, self._on_string)
+            )
+            self._inputs.append(
+                AdaptiveSubscription(
+                    self, "transcript", {kind[0]: kind[1]}, kind[2],
+                    qos.TRANSCRIPT, before_publisher=True,
+                )
+            )
+
+    def open(self) -> None:
+        """The subscriptions are there already; `state` lets their messages through."""
+
+    def close(self) -> None:
+        if self._worker is not None and self._joiner is not None:
+            joiner = self._joiner
+            self._worker.put(lambda: joiner.restart(time.monotonic()))
+            self._worker.drain(5.0)
+
+    def dismantle(self) -> None:
+        for subscription in self._inputs:
+            subscription.destroy()
+        self._inputs = []
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        for name in ("_states", "_explanations"):
+            if hasattr(self, name):
+                self.destroy_lifecycle_publisher(getattr(self, name))
+                delattr(self, name)
+        self._joiner = self._engine = None
+
+    def changed(self, parameters: dict[str, Value]) -> None:
+        joiner, engine, worker = self._joiner, self._engine, self._worker
+        if worker is not None and joiner is not None:
+            worker.put(lambda: (engine.configure(parameters), joiner.configure(parameters))[0])
+
+    def values(self) -> Mapping[str, object]:
+        joiner, engine = self._joiner, self._engine
+        if joiner is None or engine is None:
+            return {}
+        return {
+            "model": engine.model_id,
+            "labels": ", ".join(engine.labels),
+            "utterances in work": joiner.in_work,
+            "messages waiting": int(self._worker.waiting) if self._worker else 0,
+            **joiner.counters,
+        }
+
+    # -- callbacks: append only -----------------------------------------------------------------
+
+    def _on_speech(self, message: Speech) -> None:
+        self._put(self._take_speech, message)
+
+    def _on_transcript(self, message: TranscriptMsg) -> None:
+        self._put(self._take_transcript, message)
+
+    def _on_string(self, message: String) -> None:
+        self._put(self._take_string, message)
+
+    def _put(self, take: Callable[[Any, float], None], message: Any) -> None:
+        if self.state == "active" and self._worker is not None:
+            arrived = time.monotonic()
+            self._worker.put(lambda: take(message, arrived))
+
+    # -- in the worker's thread -----------------------------------------------------------------
+
+    def _take_speech(self, message: Speech, arrived: float) -> None:
+        assert self._joiner is not None
+        if message.stream_id != self._stream:
+            self._joiner.restart(time.monotonic())
+            self._stream = message.stream_id
+        self._frame = message.header.frame_id
+        self._joiner.speech(conversions.chunk_of(message), time.monotonic(), arrived)
+
+    def _take_transcript(self, message: TranscriptMsg, arrived: float) -> None:
+        assert self._joiner is not None
+        if message.stream_id and self._stream and message.stream_id != self._stream:
+            self.diagnostics.count("transcripts of another stream")
+            return
+        failed = message.status == TranscriptMsg.STATUS_FAILED
+        self._joiner.transcript(
+            message.utterance_id or None,
+            None if failed else conversions.transcript_of(message),
+            time.monotonic(),
+            arrived - max(0.0, message.queueing),
+            final=message.stage == TranscriptMsg.STAGE_FINAL,
+        )
+
+    def _take_string(self, message: String, arrived: float) -> None:
+        assert self._joiner is not None
+        words = Transcript(message.data.strip())
+        self._joiner.transcript(None, words, time.monotonic(), arrived)
+
+    def _tick(self) -> None:
+        if self._joiner is not None:
+            self._joiner.tick(time.monotonic())
+
+    def _publish(self, outcome: Outcome) -> None:
+        if outcome.estimate.abstain_reason is AbstainReason.ERROR:
+            self.diagnostics.failure(
+                "estimate", f"utterance {outcome.utterance_id}: {outcome.error}"
+            )
+        self._states.publish(conversions.state_message(outcome, self._stream, self._frame))
+        if outcome.estimate.explanation is not None:
+            self._explanations.publish(
+                conversions.explanation_message(
+                    outcome, outcome.estimate.explanation, self._stream, self._frame
+                )
+            )
+
+
+def main() -> int:
+    """Entry point of the executable."""
+    return run([EmotionNode])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,266 @@
+"""What all nodes share: parameters from their one declaration, life cycle, diagnostics, start and end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.utilities import remove_ros_args
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.nodes.diagnostics import Diagnostics, Level
+from hri_emo_ros.parameters import NODES, Parameter, Value
+
+# ROS declares these by itself, or anyone may give them to every node.
+_FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
+
+class HriNode(LifecycleNode):
+    """A lifecycle node whose parameters are those of `hri_emo_ros.parameters`.
+
+    Subclasses say what they are in four steps; each runs in the executor's thread:
+
+    - `build(parameters)` makes everything, may take seconds, raises HriEmoError to refuse;
+    - `open()` lets messages through, in no time;
+    - `close()` finishes what is open and lets no more through;
+    - `dismantle()` releases whatever `build` made, however far it got.
+
+    Args:
+        kind: key of `parameters.NODES`, and the node's name unless it is remapped.
+    """
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        super().__init__(kind, automatically_declare_parameters_from_overrides=True, **options)
+        self.kind = kind
+        self.state = "unconfigured"
+        self._problems: list[str] = []
+        self._declared: dict[str, Parameter] = {p.name: p for p in NODES[kind]}
+        self._declare()
+        self.diagnostics = Diagnostics(self, self._values)
+        self.add_on_set_parameters_callback(self._check_changes)
+        self.add_post_set_parameters_callback(self._take_changes)
+        if self._problems:
+            self.diagnostics.condition(
+                "configure", Level.ERROR, "; ".join(self._problems), log=False
+            )
+
+    # -- what subclasses fill in ----------------------------------------------------------------
+
+    def build(self, parameters: dict[str, Value]) -> None:
+        raise NotImplementedError
+
+    def open(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def dismantle(self) -> None:
+        raise NotImplementedError
+
+    def changed(self, parameters: dict[str, Value]) -> None:
+        """All parameters after some changed while configured."""
+
+    def values(self) -> Mapping[str, object]:
+        """Counters and identities for diagnostics."""
+        return {}
+
+    # -- parameters -----------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, Value]:
+        """The present value of every declared parameter."""
+        found: dict[str, Value] = {}
+        for name, parameter in self._declared.items():
+            value = self.get_parameter(name).value
+            found[name] = list(value) if isinstance(parameter.default, list) else value
+        return found
+
+    def _declare(self) -> None:
+        for name in [n for n in self._parameters if n not in self._declared]:
+            if not name.startswith(_FOREIGN) and not _known_elsewhere(name):
+                self._problems.append(
+                    f"{self.kind} has no parameter '{name}'; it has: {', '.join(self._declared)}"
+                )
+        for parameter in self._declared.values():
+            value = parameter.default
+            if self.has_parameter(parameter.name):
+                given = self.get_parameter(parameter.name).value
+                self.undeclare_parameter(parameter.name)
+                try:
+                    value = parameter.check(given)
+                except HriEmoError as error:
+                    # The node lives on with the default, and refuses to be configured.
+                    self._problems.append(str(error))
+            self.declare_parameter(
+                parameter.name, value, _descriptor(parameter), ignore_override=True
+            )
+
+    def _check_changes(self, changes: list[RosParameter]) -> SetParametersResult:
+        for change in changes:
+            parameter = self._declared.get(change.name)
+            if parameter is None:
+                continue
+            try:
+                parameter.check(change.value)
+            except HriEmoError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take_changes(self, changes: list[RosParameter]) -> None:
+        if self.state in ("inactive", "active") and any(c.name in self._declared for c in changes):
+            self.guarded("parameters", lambda: self.changed(self.parameters()))
+
+    # -- life cycle -----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._problems:
+            return self._refuse("; ".join(self._problems))
+        self.diagnostics.clear()
+        try:
+            self.build(self.parameters())
+        except HriEmoError as error:
+            self.dismantle()
+            return self._refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it without a word
+            self.dismantle()
+            return self._refuse(f"cannot be configured: {type(error).__name__}: {error}")
+        self.state = "inactive"
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self.open()
+        self.state = "active"
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.state = "inactive"
+        self.close()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.state = "unconfigured"
+        self.dismantle()
+        self.diagnostics.clear()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.finish()
+        self.state = "finalized"
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.dismantle()
+        self.state = "unconfigured"
+        return super().on_error(state)
+
+    def finish(self) -> None:
+        """Close and release everything, whatever the state."""
+        if self.state == "active":
+            self.close()
+        if self.state in ("active", "inactive"):
+            self.state = "unconfigured"
+            self.dismantle()
+
+    def guarded(self, kind: str, action: Callable[[], None]) -> None:
+        """Run `action`; what it raises becomes a diagnostic and one log line, never an exit."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - no node dies of what it is given
+            self.failed(kind, error)
+
+    def failed(self, kind: str, error: Exception) -> None:
+        """Report a failure that the node survives."""
+        known = isinstance(error, HriEmoError)
+        self.diagnostics.failure(kind, str(error) if known else f"{type(error).__name__}: {error}")
+
+    def _refuse(self, reason: str) -> TransitionCallbackReturn:
+        self.diagnostics.clear()
+        self.diagnostics.condition("configure", Level.ERROR, reason)
+        self.diagnostics.publish()
+        return TransitionCallbackReturn.FAILURE
+
+    def _values(self) -> Mapping[str, object]:
+        return {"state": self.state, **(self.values() if self.state != "unconfigured" else {})}
+
+
+def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = None) -> int:
+    """Run nodes in one executor until SIGINT or SIGTERM; the main of every executable.
+
+    ``--autostart`` (not a ROS argument) configures and activates them at once; without it launch
+    or ``ros2 lifecycle set`` does.
+    """
+    arguments = list(sys.argv if args is None else args)
+    own = remove_ros_args(arguments)[1:]
+    if unknown := [a for a in own if a != "--autostart"]:
+        print(f"unknown argument '{unknown[0]}'; allowed: --autostart, --ros-args ...",
+              file=sys.stderr)
+        return 2
+    rclpy.init(args=arguments)
+    nodes: list[HriNode] = []
+    # Single-threaded: callbacks only append to queues, and several threads take turns badly.
+    executor = SingleThreadedExecutor()
+    try:
+        for make in makers:
+            nodes.append(make())
+            executor.add_node(nodes[-1])
+        if "--autostart" in own:
+            ready = [n for n in nodes if n.trigger_configure() == TransitionCallbackReturn.SUCCESS]
+            # Listeners before speakers, so that the first message finds its receiver.
+            for node in reversed(ready):
+                node.trigger_activate()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        for node in nodes:
+            node.guarded("shutdown", node.finish)
+        executor.shutdown(timeout_sec=1.0)
+        for node in nodes:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _known_elsewhere(name: str) -> bool:
+    return any(p.name == name for parameters in NODES.values() for p in parameters)
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        name=parameter.name,
+        description=parameter.description,
+        read_only=parameter.read_only,
+        additional_constraints=parameter.bounds(),
+    )
+    low, high = parameter.minimum, parameter.maximum
+    if low is None and high is None:
+        return descriptor
+    if isinstance(parameter.default, int) and not isinstance(parameter.default, bool):
+        descriptor.integer_range = [
+            IntegerRange(
+                from_value=int(low if low is not None else -(2**63)),
+                to_value=int(high if high is not None else 2**63 - 1),
+                step=0,
+            )
+        ]
+    elif isinstance(parameter.default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(
+                from_value=float(low if low is not None else -sys.float_info.max),
+                to_value=float(high if high is not None else sys.float_info.max),
+                step=0.0,
+            )
+        ]
+    return descriptor

@@ -1,0 +1,17 @@
+"""All three nodes in one process and one executor: for small robots and demos."""
+
+from __future__ import annotations
+
+from hri_emo_ros.nodes.asr_node import AsrNode
+from hri_emo_ros.nodes.emotion_node import EmotionNode
+from hri_emo_ros.nodes.lifecycle import run
+from hri_emo_ros.nodes.speech_node import SpeechNode
+
+
+def main() -> int:
+    """Entry point of the executable."""
+    return run([SpeechNode, AsrNode, EmotionNode])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
