@@ -1,0 +1,323 @@
+"""Audio out of rosbag2, with no ROS: which topic, in which format, message by message."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import apsw
+import numpy as np
+import zstandard
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, ReaderError
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.labels import Label, check_within, ordered, parse_annotation
+from hri_emo_ros.evaluation.rosbag_types import (
+    AUDIO_DATA,
+    AUDIO_INFO,
+    AUDIO_STAMPED,
+    AUDIO_TYPES,
+    PYAUDIO_FORMATS,
+    typestore_for,
+)
+from hri_emo_ros.evaluation.salvage import SalvagedBag
+
+LABEL_TOPIC = "/emotion_labels"
+"""std_msgs/String, each message one JSON object with the keys of the labels' CSV."""
+
+_STRING = "std_msgs/msg/String"
+_CLOCK_TOLERANCE_NS = 5_000_000_000
+"""Stamps further than this from the receive times count from another origin (a sensor's boot)."""
+# What rosbags and its storages raise on broken files; none of it is documented.
+_BROKEN = (
+    ReaderError, AssertionError, struct.error, apsw.Error, zstandard.ZstdError, IndexError,
+    KeyError, TypeError, ValueError, RuntimeError, EOFError,
+)  # fmt: skip
+
+
+class TruncatedBagError(HriEmoError):
+    """The bag breaks off; what could be read has been handed out before."""
+
+
+@dataclass(frozen=True)
+class RecordedFormat:
+    """PCM as the bag describes it."""
+
+    sample_rate: int
+    """Hz."""
+    channels: int
+    sample_format: str
+    """As the publisher wrote it, e.g. S16LE."""
+    coding_format: str = ""
+    """``mp3`` and the like for compressed audio; empty or ``wave`` for PCM."""
+
+
+@dataclass(frozen=True)
+class AudioMessage:
+    """One message of the audio topic."""
+
+    stamp_ns: int
+    """The header's stamp; the receive time where the type has no header."""
+    receive_ns: int
+    data: bytes
+    format: RecordedFormat | None
+    """Set where the message itself tells (AudioStamped)."""
+
+
+class _Storage(Protocol):
+    connections: list[Connection]
+    start_time: int
+    end_time: int
+
+    def messages(self, connections: list[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+        """Messages of these topics."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class AudioBag:
+    """A recording with one audio topic to listen to.
+
+    A context manager; reading is streamed, so memory does not grow with the bag's length.
+
+    Args:
+        path: the bag's folder, or one .mcap or .db3 file of it.
+        topic: the audio topic; empty takes the only one there is.
+
+    Raises:
+        HriEmoError: no bag, no or several audio topics, an unknown type, compressed audio.
+    """
+
+    def __init__(self, path: Path, topic: str = "") -> None:
+        self.path = path
+        self._storage, self._damaged = _open(path)
+        try:
+            self._connection = self._choose(topic)
+            self.topic = self._connection.topic
+            self.message_type = self._connection.msgtype
+            self.start_ns = self._storage.start_time
+            self.duration = max(0, self._storage.end_time - 1 - self.start_ns) * 1e-9
+            """Seconds from the first to the last message of any topic."""
+            self.message_count = self._connection.msgcount
+            self._store = typestore_for(self._connection)
+            self.format = self._info()
+        except BaseException:
+            self._storage.close()
+            raise
+        if self.format and self.format.coding_format.lower() not in ("", "wave", "wav", "raw", "pcm"):
+            raise HriEmoError(
+                f"bag '{path}': topic '{self.topic}' carries {self.format.coding_format}, and only "
+                "PCM can be read; record with coding_format 'wave'"
+            )
+
+    def __enter__(self) -> AudioBag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the bag's files."""
+        self._storage.close()
+
+    def seconds(self, receive_ns: int) -> float:
+        """Time since the bag's start."""
+        return (receive_ns - self.start_ns) * 1e-9
+
+    def messages(self) -> Iterator[AudioMessage]:
+        """Audio messages in order of receipt.
+
+        Raises:
+            TruncatedBagError: at the end, where the bag breaks off.
+        """
+        last = self.start_ns
+        count = 0
+        try:
+            for _, receive_ns, raw in self._storage.messages([self._connection]):
+                message = self._decode(self._deserialise(raw), receive_ns)
+                last, count = receive_ns, count + 1
+                yield message
+        except _BROKEN as error:
+            raise self._truncated(count, last) from error
+        if self._damaged:
+            raise self._truncated(count, last)
+
+    def labels(self, topic: str = "", known: Sequence[str] | None = None) -> list[Label]:
+        """Labels from the annotation topic; none where the bag has no such topic.
+
+        Args:
+            topic: a std_msgs/String topic; empty takes `LABEL_TOPIC` if it is there.
+            known: the model's emotions.
+
+        Raises:
+            HriEmoError: the named topic is not there, or a label is refused.
+        """
+        connection = next(
+            (c for c in self._storage.connections if c.topic == (topic or LABEL_TOPIC)), None
+        )
+        if connection is None or connection.msgtype != _STRING:
+            if topic:
+                raise HriEmoError(
+                    f"bag '{self.path}' has no {_STRING} topic '{topic}' to take labels from"
+                )
+            return []
+        where = f"bag '{self.path}' topic '{connection.topic}'"
+        store = typestore_for(connection)
+        labels = []
+        for _, _, raw in self._storage.messages([connection]):
+            message: Any = store.deserialize_cdr(raw, _STRING)
+            labels.append(
+                parse_annotation(message.data, where, known)
+                if known
+                else parse_annotation(message.data, where)
+            )
+        return check_within(ordered(labels, where), self.duration, where)
+
+    def _choose(self, topic: str) -> Connection:
+        connections = self._storage.connections
+        audio = [c for c in connections if c.msgtype in AUDIO_TYPES]
+        listing = ", ".join(f"{c.topic} ({c.msgtype})" for c in connections) or "nothing"
+        if topic:
+            named = next((c for c in connections if c.topic == topic), None)
+            if named is None:
+                raise HriEmoError(f"bag '{self.path}' has no topic '{topic}'; it holds: {listing}")
+            if named.msgtype not in AUDIO_TYPES:
+                raise HriEmoError(
+                    f"bag '{self.path}': topic '{topic}' has the type '{named.msgtype}', which is "
+                    f"none that carries audio here: {', '.join(AUDIO_TYPES)}"
+                )
+            return named
+        if not audio:
+            raise HriEmoError(
+                f"bag '{self.path}' has no audio topic ({', '.join(AUDIO_TYPES)}); it holds: "
+                f"{listing}"
+            )
+        if len(audio) > 1:
+            raise HriEmoError(
+                f"bag '{self.path}' has {len(audio)} audio topics, choose one with --topic: "
+                + ", ".join(f"{c.topic} ({c.msgtype})" for c in audio)
+            )
+        return audio[0]
+
+    def _info(self) -> RecordedFormat | None:
+        """The first AudioInfo that belongs to the audio topic."""
+        if self.message_type == AUDIO_STAMPED:
+            first = next(iter(self._storage.messages([self._connection])), None)
+            return self._decode(self._deserialise(first[2]), 0).format if first else None
+        infos = [c for c in self._storage.connections if c.msgtype == AUDIO_INFO]
+        # /mic/audio and /mic/audio_info share most of their beginning.
+        infos.sort(key=lambda c: _shared(c.topic, self.topic), reverse=True)
+        for connection in infos:
+            store = typestore_for(connection)
+            for _, _, raw in self._storage.messages([connection]):
+                info: Any = store.deserialize_cdr(raw, AUDIO_INFO)
+                return RecordedFormat(
+                    int(info.sample_rate), int(info.channels), info.sample_format,
+                    info.coding_format,
+                )  # fmt: skip
+        return None
+
+    def _deserialise(self, raw: bytes) -> Any:
+        return self._store.deserialize_cdr(raw, self.message_type)
+
+    def _decode(self, message: Any, receive_ns: int) -> AudioMessage:
+        if self.message_type == AUDIO_DATA:
+            if not hasattr(message, "data"):
+                raise HriEmoError(
+                    f"bag '{self.path}': topic '{self.topic}' holds AudioData of mgonzs13's "
+                    "audio_common without its format; record AudioStamped"
+                )
+            return AudioMessage(receive_ns, receive_ns, message.data.tobytes(), None)
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        if stamp == 0:
+            stamp = receive_ns
+        if self.message_type == AUDIO_STAMPED:
+            data, form = self._typed(message.audio)
+            return AudioMessage(stamp, receive_ns, data, form)
+        return AudioMessage(stamp, receive_ns, message.audio.data.tobytes(), None)
+
+    def _typed(self, audio: Any) -> tuple[bytes, RecordedFormat]:
+        """Bytes and format of mgonzs13's Audio, whose samples lie in the array of their type."""
+        form = PYAUDIO_FORMATS.get(int(audio.info.format))
+        if form is None:
+            known = ", ".join(f"{code} ({name})" for code, name in PYAUDIO_FORMATS.items())
+            raise HriEmoError(
+                f"bag '{self.path}': topic '{self.topic}' has the sample format "
+                f"{audio.info.format}, must be one of: {known}"
+            )
+        array = {
+            "F32LE": audio.audio_data.float32_data,
+            "S32LE": audio.audio_data.int32_data,
+            "S16LE": audio.audio_data.int16_data,
+            "S8": audio.audio_data.int8_data,
+            "U8": audio.audio_data.uint8_data,
+        }[form]
+        data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        return data.tobytes(), RecordedFormat(int(audio.info.rate), int(audio.info.channels), form)
+
+    def _truncated(self, count: int, last_ns: int) -> TruncatedBagError:
+        return TruncatedBagError(
+            f"bag '{self.path}' is truncated or was never closed ({self._damaged or 'broken data'}): "
+            f"{count} messages of '{self.topic}', up to {self.seconds(last_ns):.2f} s, could be "
+            "read; mend it with 'mcap recover' or sqlite3's '.recover' and 'ros2 bag reindex'"
+        )
+
+
+def sensor_offset_ns(message: AudioMessage) -> int:
+    """What to add to a sensor's stamp to get the bag's receive clock, from its first message.
+
+    Zero where both count from the same origin, so that the (real) delay of the transport stays in.
+    """
+    difference = message.receive_ns - message.stamp_ns
+    return difference if abs(difference) > _CLOCK_TOLERANCE_NS else 0
+
+
+def _shared(one: str, other: str) -> int:
+    """Length of the common beginning."""
+    for position, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return position
+    return min(len(one), len(other))
+
+
+def _open(path: Path) -> tuple[_Storage, str]:
+    """The bag's storage, and what is wrong with it (empty when nothing is)."""
+    if not path.exists():
+        raise HriEmoError(f"there is no bag '{path}'")
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        files = sorted((*path.glob("*.mcap"), *path.glob("*.db3")))
+        hint = f"or give one file of it, '{files[0]}'" if files else "is this a rosbag2 folder?"
+        raise HriEmoError(
+            f"bag '{path}' has no metadata.yaml: write it with 'ros2 bag reindex {path}', {hint}"
+        )
+    if path.is_file() and path.suffix not in (".mcap", ".db3"):
+        raise HriEmoError(f"'{path}' is no rosbag2: give its folder, or its .mcap or .db3 file")
+    reader = Reader(path)
+    try:
+        reader.open()
+    except _BROKEN as error:
+        reason = f"{error}".strip().rstrip(".") or type(error).__name__
+        salvaged = _salvage(path)
+        if salvaged is None or not salvaged.connections:
+            raise HriEmoError(f"bag '{path}' cannot be read: {reason}") from error
+        return salvaged, reason
+    return reader, ""  # type: ignore[return-value]
+
+
+def _salvage(path: Path) -> SalvagedBag | None:
+    """A damaged bag's storage file, where there is one that can be scanned."""
+    files = [path] if path.is_file() else sorted((*path.glob("*.mcap"), *path.glob("*.db3")))
+    # Of a bag split into several files it is the last that breaks off, and without an index the
+    # whole cannot be put in order: only a single file is salvaged.
+    return SalvagedBag(files[0]) if len(files) == 1 else None

@@ -1,0 +1,83 @@
+"""Endless background noise, from files or made up, the same for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import lfilter
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.clips import Clip, read_clip
+
+FloatArray = npt.NDArray[np.float32]
+SYNTHETIC = ("white", "pink")
+_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
+
+# -3 dB per octave between 10 Hz and Nyquist; J. O. Smith, "Spectral Audio Signal Processing",
+# https://ccrma.stanford.edu/~jos/sasp/Example_Synthesis_1_F_Noise.html
+_PINK_B = np.array([0.049922035, -0.095993537, 0.050612699, -0.004408786])
+_PINK_A = np.array([1.0, -2.494956002, 2.017265875, -0.522189400])
+
+
+class NoiseSource:
+    """Noise of RMS 1 times `gain`, block by block.
+
+    Args:
+        source: a folder (searched deeply) or file of noises, ``white`` or ``pink``.
+        rate: Hz.
+        seed: decides the order of the files and where in each it starts, or the made-up noise.
+
+    Raises:
+        HriEmoError: nothing to read there.
+    """
+
+    def __init__(self, source: str, rate: int, seed: int = 0) -> None:
+        self.gain = 1.0
+        self._rate = rate
+        self._random = np.random.default_rng([seed, 0x6E6F6973])
+        self._kind = source if source in SYNTHETIC else ""
+        self._files = [] if self._kind else _noise_files(Path(source))
+        self._state = np.zeros(len(_PINK_A) - 1)
+        self._rest = np.zeros(0, np.float32)
+        self._queue: list[Path] = []
+        # The filter's own gain on white noise, so that pink noise has RMS 1 too.
+        impulse = lfilter(_PINK_B, _PINK_A, np.eye(1, 1 << 16)[0])
+        self._pink_scale = 1.0 / float(np.sqrt(np.sum(impulse**2)))
+
+    def take(self, count: int) -> FloatArray:
+        """The next `count` samples, [count] float32."""
+        if self._kind:
+            samples = self._random.standard_normal(count)
+            if self._kind == "pink" and count:
+                samples, self._state = lfilter(_PINK_B, _PINK_A, samples, zi=self._state)
+                samples = samples * self._pink_scale
+            return (samples * self.gain).astype(np.float32)
+        while len(self._rest) < count:
+            self._rest = np.concatenate([self._rest, self._next_file()])
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return (taken * self.gain).astype(np.float32)
+
+    def _next_file(self) -> FloatArray:
+        if not self._queue:
+            self._queue = [self._files[i] for i in self._random.permutation(len(self._files))]
+        samples = read_clip(Clip(self._queue.pop()), self._rate)
+        level = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
+        return (np.roll(samples, self._random.integers(len(samples))) / max(level, 1e-6)).astype(
+            np.float32
+        )
+
+
+def _noise_files(source: Path) -> list[Path]:
+    files = (
+        [source]
+        if source.is_file()
+        else sorted(p for p in source.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    )
+    if not files:
+        raise HriEmoError(
+            f"no noise in '{source}': give a folder or file of {', '.join(_SUFFIXES)}, or one of "
+            f"{', '.join(SYNTHETIC)}"
+        )
+    return files
