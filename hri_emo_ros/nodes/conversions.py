@@ -86,8 +86,8 @@ def chunk_message(chunk: SpeechChunk, stream_id: str, frame_id: str) -> Speech:
         last=chunk.last,
         speech_end=to_time(chunk.speech_end_ns),
         truncated=chunk.truncated,
-        robot_speaking=getattr(chunk, "robot_speaking", False),
-        dropped_samples=getattr(chunk, "dropped_samples", 0),
+        robot_speaking=chunk.robot_speaking,
+        dropped_samples=chunk.dropped_samples,
     )
     message.header.stamp = to_time(chunk.stamp_ns)
     message.header.frame_id = frame_id
@@ -108,6 +108,8 @@ def chunk_of(message: Speech) -> SpeechChunk:
         truncated=message.truncated,
         speech_end_ns=to_ns(message.speech_end),
         stream_start_sample=message.stream_start_sample,
+        robot_speaking=message.robot_speaking,
+        dropped_samples=message.dropped_samples,
     )
 
 
@@ -181,7 +183,10 @@ def word_message(word: Word) -> WordMsg:
 def state_message(outcome: Outcome, stream_id: str, frame_id: str) -> EmotionState:
     """Outcome of one utterance (so far) -> EmotionState."""
     estimate = outcome.estimate
-    computed = estimate.probabilities.size > 0
+    # The uniform guess of an abstained estimate was not computed by a model.
+    computed = estimate.probabilities.size > 0 and not (
+        estimate.abstained and estimate.uncertainty >= 1.0
+    )
     transcript = estimate.transcript if estimate.transcript and estimate.transcript.text else None
     abstained = estimate.abstained
     message = EmotionState(
@@ -190,7 +195,7 @@ def state_message(outcome: Outcome, stream_id: str, frame_id: str) -> EmotionSta
         utterance_id=outcome.utterance_id,
         stage=_stage(outcome),
         labels=list(estimate.labels),
-        probabilities=floats(estimate.probabilities),
+        probabilities=floats(estimate.probabilities if computed else ()),
         above_threshold=[bool(a) and not abstained for a in estimate.above_threshold],
         dominant=estimate.dominant if computed and not abstained else "",
         uncertainty=float(estimate.uncertainty) if computed else 1.0,

@@ -88,7 +88,10 @@ class HriNode(LifecycleNode):
 
     def _declare(self) -> None:
         for name in [n for n in self._parameters if n not in self._declared]:
-            if not name.startswith(_FOREIGN) and not _known_elsewhere(name):
+            if name.startswith(_FOREIGN):
+                continue
+            self.undeclare_parameter(name)
+            if not _known_elsewhere(name):
                 self._problems.append(
                     f"{self.kind} has no parameter '{name}'; it has: {', '.join(self._declared)}"
                 )

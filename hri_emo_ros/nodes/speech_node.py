@@ -1,0 +1,272 @@
+"""Listens to a robot's audio topic and publishes what people say, utterance by utterance."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hri_emo_msgs.msg import Speech
+from rclpy.clock import Clock, ClockType
+from std_msgs.msg import Bool
+
+from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.nodes import audio_messages, conversions, qos
+from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
+from hri_emo_ros.nodes.diagnostics import Level
+from hri_emo_ros.nodes.lifecycle import HriNode, run
+from hri_emo_ros.nodes.worker import Worker
+from hri_emo_ros.parameters import Value
+from hri_emo_ros.types import SpeechChunk
+
+WATCH_PERIOD = 0.2
+"""Seconds between looks at whether audio still comes."""
+INFO_WAIT = 1.0
+"""Seconds for which the first audio is held back when somebody publishes AudioInfo: a latched
+message may come in later than the first sound, which would be read in the wrong format."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Something to do in the worker's thread, in order with the audio."""
+
+    do: Callable[[], None]
+    seconds: float = 0.0
+    """Audio it holds; 0 for commands, which are never dropped."""
+
+
+class SpeechNode(HriNode):
+    """`audio`, `audio_info` and `robot_speaking` in, `speech` out."""
+
+    def __init__(self) -> None:
+        super().__init__("speech_node")
+        self._front_end: AudioFrontEnd | None = None
+        self._worker: Worker[_Job] | None = None
+        self._subscriptions_: list[AdaptiveSubscription] = []
+        self._watch: Any = None
+
+    def build(self, parameters: dict[str, Value]) -> None:
+        self._parameters = parameters
+        self._format = _declared_format(parameters)
+        self._info: PcmFormat | None = None
+        self._frame = str(parameters["audio.frame_id"])
+        self._stream = ""
+        self._held: list[Any] = []
+        self._opened = self._last_audio = time.monotonic()
+        self._heard = False
+        self._front_end = AudioFrontEnd(parameters)
+        self._speech = self.create_lifecycle_publisher(Speech, "speech", qos.SPEECH)
+        self._worker = Worker(
+            "speech",
+            lambda job: job.do(),
+            lambda error: self.failed("audio", error),
+            capacity=float(parameters["audio.queue"]),  # type: ignore[arg-type]
+            cost=lambda job: job.seconds,
+            dropped=self._on_dropped,
+        )
+        types = audio_messages.audio_types(str(parameters["audio.message_type"]))
+        self._audio = AdaptiveSubscription(self, "audio", types, self._on_audio, qos.AUDIO)
+        self._infos = AdaptiveSubscription(
+            self, "audio_info", audio_messages.info_types(), self._on_info, qos.AUDIO_INFO
+        )
+        robot = AdaptiveSubscription(
+            self, "robot_speaking", {"std_msgs/msg/Bool": Bool}, self._on_robot_speaking,
+            qos.EVENT, before_publisher=True,
+        )
+        self._subscriptions_ = [self._audio, self._infos, robot]
+        self._watch = self.create_timer(
+            WATCH_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def open(self) -> None:
+        # A new stream: numbers of utterances start over, and listeners can tell.
+        self._stream = uuid.uuid4().hex[:12]
+        self._opened = self._last_audio = time.monotonic()
+        self._heard = False
+        self._command(self._restart)
+
+    def close(self) -> None:
+        self._command(self._flush)
+        if self._worker is not None:
+            self._worker.drain(5.0)
+        self.diagnostics.condition("no audio", Level.OK)
+
+    def dismantle(self) -> None:
+        for subscription in self._subscriptions_:
+            subscription.destroy()
+        self._subscriptions_ = []
+        if self._watch is not None:
+            self.destroy_timer(self._watch)
+            self._watch = None
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        if hasattr(self, "_speech"):
+            self.destroy_lifecycle_publisher(self._speech)
+            del self._speech
+        self._front_end = None
+
+    def changed(self, parameters: dict[str, Value]) -> None:
+        self._parameters = parameters
+        self._frame = str(parameters["audio.frame_id"])
+        declared = _declared_format(parameters)
+        self._command(lambda: self._configure(parameters))
+        if self._info is None or not parameters["audio.use_info"]:
+            self._set_format(declared)
+
+    def values(self) -> Mapping[str, object]:
+        if self._front_end is None:
+            return {}
+        shown = self._format
+        return {
+            "topic": self._audio.topic,
+            "type": self._audio.type_name or "none yet",
+            "format": f"{shown.sample_rate} Hz, {shown.channels} ch, {shown.sample_format}",
+            "format from": "AudioInfo" if self._format is self._info else "parameters or message",
+            "audio waiting (s)": float(self._worker.waiting) if self._worker else 0.0,
+            **self._front_end.counters,
+        }
+
+    # -- callbacks: append only -----------------------------------------------------------------
+
+    def _on_audio(self, message: Any) -> None:
+        if self.state != "active":
+            return
+        self._last_audio = time.monotonic()
+        self._heard = True
+        received_ns = self.get_clock().now().nanoseconds
+        if self._info_awaited():
+            self._held.append((message, received_ns))
+            return
+        self._release()
+        self._pass(message, received_ns)
+
+    def _info_awaited(self) -> bool:
+        return (
+            bool(self._parameters["audio.use_info"])
+            and self._info is None
+            and self._last_audio - self._opened < INFO_WAIT
+            and bool(self._infos.publishers())
+        )
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for message, received_ns in held:
+            self._pass(message, received_ns)
+
+    def _pass(self, message: Any, received_ns: int) -> None:
+        try:
+            audio = audio_messages.read_message(message)
+        except HriEmoError as error:
+            self.failed("audio", error)
+            return
+        if audio.format is not None and audio.format != self._format:
+            self._set_format(audio.format)
+        if audio.frame_id:
+            self._frame = audio.frame_id
+        bytes_per_second = self._format.sample_rate * self._format.frame_bytes
+        stamp = received_ns if audio.stamp_ns is None else audio.stamp_ns
+        received = audio.stamp_ns is None
+        self._command(
+            lambda: self._push(audio.data, stamp, received), len(audio.data) / bytes_per_second
+        )
+
+    def _on_info(self, message: Any) -> None:
+        if not self._parameters["audio.use_info"]:
+            return
+        try:
+            self._info = audio_messages.info_format(message)
+        except HriEmoError as error:
+            self.diagnostics.condition("audio_info", Level.ERROR, str(error))
+            return
+        self.diagnostics.condition("audio_info", Level.OK)
+        self._set_format(self._info)
+        self._release()
+
+    def _on_robot_speaking(self, message: Bool) -> None:
+        if self.state == "active" and self._front_end is not None:
+            front_end, stamp = self._front_end, self.get_clock().now().nanoseconds
+            self._command(lambda: self._publish(front_end.robot_speaking(message.data, stamp)))
+
+    def _look(self) -> None:
+        """Say so when no audio comes, and who publishes what on the topic."""
+        if self.state != "active":
+            return
+        silent = time.monotonic() - self._last_audio
+        if self._held and time.monotonic() - self._opened >= INFO_WAIT:
+            self._release()
+        if silent < float(self._parameters["audio.timeout"]):  # type: ignore[arg-type]
+            self.diagnostics.condition("no audio", Level.OK)
+            return
+        if self._heard:
+            self._heard = False
+            # The person is not kept open for as long as the microphone is away.
+            self._command(self._flush)
+        advice = "" if self._audio.type_name else (
+            "; remap 'audio' to the robot's topic or check audio.message_type"
+        )
+        self.diagnostics.condition(
+            "no audio",
+            Level.ERROR,
+            f"no audio on {self._audio.topic} for {float(self._parameters['audio.timeout']):g} s; "  # type: ignore[arg-type]
+            f"there: {self._audio.describe_publishers()}{advice}",
+        )
+
+    def _on_dropped(self, job: _Job) -> None:
+        self.diagnostics.count("dropped messages")
+        self.diagnostics.failure(
+            "dropped audio", "speech_node is too slow for its audio: some is dropped", Level.WARN
+        )
+
+    def _set_format(self, pcm_format: PcmFormat) -> None:
+        self._format = pcm_format
+        front_end = self._front_end
+        if front_end is not None:
+            self._command(lambda: self._publish(front_end.set_format(pcm_format)))
+
+    def _command(self, do: Callable[[], None], seconds: float = 0.0) -> None:
+        if self._worker is not None:
+            self._worker.put(_Job(do, seconds))
+
+    # -- in the worker's thread -----------------------------------------------------------------
+
+    def _push(self, data: bytes, stamp_ns: int, received: bool) -> None:
+        if self._front_end is not None:
+            self._publish(self._front_end.push(data, stamp_ns, received=received))
+
+    def _restart(self) -> None:
+        if self._front_end is not None:
+            self._front_end.reset()
+
+    def _flush(self) -> None:
+        if self._front_end is not None:
+            self._publish(self._front_end.flush())
+
+    def _configure(self, parameters: dict[str, Value]) -> None:
+        if self._front_end is not None:
+            self._publish(self._front_end.configure(parameters))
+
+    def _publish(self, chunks: list[SpeechChunk] | None) -> None:
+        for chunk in chunks or ():
+            self._speech.publish(conversions.chunk_message(chunk, self._stream, self._frame))
+
+
+def _declared_format(parameters: Mapping[str, Value]) -> PcmFormat:
+    return PcmFormat(
+        int(parameters["audio.sample_rate"]),  # type: ignore[arg-type]
+        int(parameters["audio.channels"]),  # type: ignore[arg-type]
+        str(parameters["audio.sample_format"]),
+    )
+
+
+def main() -> int:
+    """Entry point of the executable."""
+    return run([SpeechNode])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,171 @@
+"""Starts speech_node, asr_node and emotion_node, configures and activates them.
+
+    ros2 launch hri_emo_ros emotion.launch.py audio_topic:=/mic/audio asr:=whisper \
+        whisper_model:=/models/faster-whisper-small
+
+`ros2 launch hri_emo_ros emotion.launch.py --show-args` lists all arguments.
+"""
+
+import os
+
+import lifecycle_msgs.msg
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.events import matches_action
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+
+PACKAGE = "hri_emo_ros"
+NODES = ("speech_node", "asr_node", "emotion_node")
+BOOLEANS = ["true", "false"]
+
+
+def generate_launch_description():
+    params_file = os.path.join(get_package_share_directory(PACKAGE), "config", "emotion.yaml")
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "namespace", default_value="", description="Namespace of nodes and topics."
+            ),
+            DeclareLaunchArgument(
+                "params_file", default_value=params_file, description="Parameters of all nodes."
+            ),
+            DeclareLaunchArgument(
+                "audio_topic", default_value="audio", description="The robot's audio topic."
+            ),
+            DeclareLaunchArgument(
+                "audio_info_topic", default_value="audio_info", description="Its AudioInfo topic."
+            ),
+            DeclareLaunchArgument(
+                "robot_speaking_topic",
+                default_value="robot_speaking",
+                description="std_msgs/Bool: true while the robot speaks.",
+            ),
+            DeclareLaunchArgument(
+                "transcript_topic",
+                default_value="transcript",
+                description="Words from here; with asr:=none, the robot's own recogniser's topic.",
+            ),
+            DeclareLaunchArgument(
+                "model",
+                default_value="",
+                description="Model bundle (folder or name); empty: as in params_file.",
+            ),
+            DeclareLaunchArgument(
+                "device",
+                default_value="",
+                choices=["", "auto", "cpu", "cuda"],
+                description="Device of model and Whisper; empty: as in params_file.",
+            ),
+            DeclareLaunchArgument(
+                "asr",
+                default_value="",
+                choices=["", "auto", "whisper", "pocketsphinx", "none"],
+                description="Recogniser; none starts no asr_node; empty: as in params_file.",
+            ),
+            DeclareLaunchArgument(
+                "whisper_model",
+                default_value="",
+                description="faster-whisper model folder; empty: as in params_file.",
+            ),
+            DeclareLaunchArgument(
+                "single_process",
+                default_value="false",
+                choices=BOOLEANS,
+                description="All nodes in one process.",
+            ),
+            DeclareLaunchArgument(
+                "use_sim_time",
+                default_value="false",
+                choices=BOOLEANS,
+                description="Follow /clock (ros2 bag play --clock).",
+            ),
+            DeclareLaunchArgument(
+                "log_level", default_value="info", description="debug, info, warn, error or fatal."
+            ),
+            DeclareLaunchArgument(
+                "autostart",
+                default_value="true",
+                choices=BOOLEANS,
+                description="Configure and activate the nodes.",
+            ),
+            OpaqueFunction(function=_start),
+        ]
+    )
+
+
+def _start(context):
+    """The nodes, once the arguments' values are known."""
+    given = context.launch_configurations
+    nodes = [name for name in NODES if not (name == "asr_node" and given["asr"] == "none")]
+    common = {
+        "package": PACKAGE,
+        "namespace": given["namespace"],
+        "output": "screen",
+        "parameters": [given["params_file"], _overrides(given)],
+        "remappings": [
+            (name, given[f"{name}_topic"])
+            for name in ("audio", "audio_info", "robot_speaking", "transcript")
+            if given[f"{name}_topic"] != name
+        ],
+        "ros_arguments": ["--log-level", given["log_level"]],
+    }
+    autostart = given["autostart"] == "true"
+    if given["single_process"] == "true":
+        # Three nodes, each with its own name: no `name` here, and the process starts them itself.
+        return [
+            Node(executable="pipeline", arguments=["--autostart"] if autostart else [], **common)
+        ]
+    entities = []
+    for name in nodes:
+        node = LifecycleNode(executable=name, name=name, **common)
+        if not autostart:
+            entities.append(node)
+            continue
+        entities += [
+            RegisterEventHandler(
+                OnStateTransition(
+                    target_lifecycle_node=node,
+                    # Without start_state, a node deactivated by hand would be activated again.
+                    start_state="configuring",
+                    goal_state="inactive",
+                    entities=[_transition(node, "ACTIVATE")],
+                )
+            ),
+            node,
+            _transition(node, "CONFIGURE"),
+        ]
+    return entities
+
+
+def _overrides(given):
+    """Parameters that the arguments set on top of the file."""
+    values = {"use_sim_time": given["use_sim_time"] == "true"}
+    for argument, parameters in {
+        "model": ["model.bundle"],
+        "device": ["model.device", "whisper.device"],
+        "asr": ["asr.backend"],
+        "whisper_model": ["whisper.model"],
+    }.items():
+        if given[argument]:
+            values.update(dict.fromkeys(parameters, given[argument]))
+    if given["asr"] == "none" and given["transcript_topic"] == "transcript":
+        # Nobody will send words, so nobody needs to wait for them.
+        values["transcript.source"] = "none"
+    return values
+
+
+def _transition(node, name):
+    return EmitEvent(
+        event=ChangeState(
+            lifecycle_node_matcher=matches_action(node),
+            transition_id=getattr(lifecycle_msgs.msg.Transition, f"TRANSITION_{name}"),
+        )
+    )
