@@ -46,7 +46,10 @@ def shared_files() -> list[tuple[str, list[str]]]:
     """(folder under the prefix, files) of everything that goes to share/hri_emo_ros."""
     share = os.path.join("share", PACKAGE)
     found = [
-        (os.path.join("share", "ament_index", "resource_index", "packages"), [f"resource/{PACKAGE}"]),
+        (
+            os.path.join("share", "ament_index", "resource_index", "packages"),
+            [f"resource/{PACKAGE}"],
+        ),
         (share, ["package.xml"]),
     ]
     wanted = {"launch": (".launch.py",), "config": (".yaml", ".rviz"), "models": ("",)}
