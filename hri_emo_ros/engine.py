@@ -1,0 +1,305 @@
+"""`EmotionEngine`: speech and words in, an `EmotionEstimate` out.
+
+The one object that the nodes, the command-line tool and the evaluation all call, so that live and offline
+cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hri_emo_ros import parameters as declared
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelItem, collate
+from hri_emo_ros.model.bundle import Bundle, load_bundle
+from hri_emo_ros.model.calibration import probabilities
+from hri_emo_ros.model.output import EncodedBatch, ModelOutput
+from hri_emo_ros.model.weights import modality_weights
+from hri_emo_ros.types import (
+    SAMPLE_RATE,
+    AbstainReason,
+    EmotionEstimate,
+    Explanation,
+    FloatArray,
+    SignalQuality,
+    Transcript,
+)
+
+SILENT_DBFS = -65.0
+"""Audio below this level holds no usable voice: 16-bit quantisation noise begins at about -98."""
+LEAST_SPEECH_FRACTION = 0.05
+"""Share of VAD speech frames below which audio counts as without speech."""
+
+
+@dataclass(frozen=True)
+class EngineInput:
+    """One utterance; either part may be absent."""
+
+    samples: FloatArray | None = None
+    """[n] float32 in [-1, 1], 16 kHz mono."""
+    transcript: Transcript | None = None
+    quality: SignalQuality | None = None
+    """None: measured here."""
+
+
+class EmotionEngine:
+    """A loaded bundle that estimates.
+
+    Utterances are never padded to a fixed length; of audio longer than the bundle's
+    ``max_audio_seconds`` (15 s unless trained otherwise) the encoder sees the end. Calls from several
+    threads are served one after the other.
+
+    Args:
+        bundle: see `load_bundle`; a loaded `Bundle` is taken as it is.
+        device: cpu, cuda or auto.
+        threads: CPU threads of torch, for the whole process; 0 takes all cores but one, at least one.
+            With as many threads as cores a busy machine stalls the pool.
+        parameters: emotion_node values by name; of them the ``abstain.*`` are read here. Missing ones
+            take their defaults.
+
+    Raises:
+        HriEmoError: the bundle cannot be loaded, there is no such device, or a parameter is refused.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle = "",
+        device: str = "cpu",
+        threads: int = 0,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        values = declared.check("emotion_node", dict(parameters or {}))
+        self.device = _device(device)
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, self.device)
+        self.bundle = loaded
+        self.model = loaded.model.eval().to(self.device)
+        self._lock = threading.Lock()
+        self._min_speech = float(values["abstain.min_speech"])  # type: ignore[arg-type]
+        self._max_clipped = float(values["abstain.max_clipped"])  # type: ignore[arg-type]
+        self._min_snr = float(values["abstain.min_snr"])  # type: ignore[arg-type]
+        self._min_confidence = (
+            float(values["abstain.min_confidence"])  # type: ignore[arg-type]
+            or loaded.calibration.abstain_confidence
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The emotions, in the order of every probability vector."""
+        return self.bundle.labels
+
+    @property
+    def model_id(self) -> str:
+        return self.bundle.model_id or self.bundle.name
+
+    def warm_up(self, passes: int = 2) -> None:
+        """Run `passes` estimates on a second of noise and a few words, so that the first real one does
+        not pay for lazy initialisation."""
+        noise = np.random.default_rng(0).normal(0.0, 0.05, SAMPLE_RATE).astype(np.float32)
+        quality = SignalQuality(0.0, -26.0, 0.0, 1.0)
+        for _ in range(passes):
+            self.estimate(noise, Transcript("warm up the model"), quality)
+
+    def estimate(
+        self,
+        samples: FloatArray | None = None,
+        transcript: Transcript | None = None,
+        quality: SignalQuality | None = None,
+        explain: bool = False,
+    ) -> EmotionEstimate:
+        """Estimate one utterance.
+
+        Args:
+            samples: [n] float32 in [-1, 1], 16 kHz mono; None or empty when there is no voice.
+            transcript: None or empty text when there are no words.
+            quality: of the samples; measured here (Silero VAD and `audio.quality`) when None.
+            explain: fill `EmotionEstimate.explanation`; costs one backward pass per emotion through
+                the head, none through the encoders.
+
+        Raises:
+            HriEmoError: the samples are not finite float mono.
+        """
+        with self._lock:
+            return self._estimate([EngineInput(samples, transcript, quality)], explain)[0]
+
+    def estimate_batch(self, inputs: Sequence[EngineInput]) -> list[EmotionEstimate]:
+        """Estimate several utterances in one padded batch; the results are those of `estimate`.
+
+        Each estimate's latency is the batch's.
+        """
+        if not inputs:
+            return []
+        with self._lock:
+            return self._estimate(list(inputs), explain=False)
+
+    def _estimate(self, inputs: list[EngineInput], explain: bool) -> list[EmotionEstimate]:
+        inputs = [_checked(item) for item in inputs]
+        items = [self._item(item) for item in inputs]
+        batch = collate(items, self.model.config, self.bundle.tokenizer).to(self.device)
+        latency: dict[str, float] = {}
+        with torch.no_grad() if explain else torch.inference_mode():
+            with self._timed(latency, "audio_encoder"):
+                audio, audio_mask = self.model.encode_audio(batch)
+            with self._timed(latency, "text_encoder"):
+                text, text_mask = self.model.encode_text(batch)
+            encoded = EncodedBatch(audio, audio_mask, text, text_mask)
+            with self._timed(latency, "fusion"):
+                output = self.model.fuse(encoded, batch)
+                estimates = self._read(output, inputs, latency)
+        return estimates
+
+    def _item(self, item: EngineInput) -> ModelItem:
+        """What the network gets: audio without a voice in it is left out."""
+        quality = item.quality
+        heard = item.samples is not None and _has_voice(quality)
+        seconds = float("nan")
+        if heard and quality is not None and item.samples is not None:
+            seconds = quality.speech_fraction * len(item.samples) / SAMPLE_RATE
+        transcript = item.transcript
+        return ModelItem(
+            samples=item.samples if heard else None,
+            text=transcript.text if transcript else None,
+            snr_db=quality.snr_db if quality else float("nan"),
+            asr_confidence=transcript.confidence if transcript else 1.0,
+            speech_seconds=seconds,
+        )
+
+    def _read(
+        self, output: ModelOutput, inputs: list[EngineInput], latency: dict[str, float]
+    ) -> list[EmotionEstimate]:
+        objective = self.model.config.objective
+        calibrated = self.bundle.calibration.apply(output)
+        p = probabilities(calibrated.logits, objective).float().cpu().numpy()
+        weights = modality_weights(calibrated, objective)
+        overall = weights.audio.float().cpu().numpy()
+        each = weights.audio_per_emotion.float().cpu().numpy()
+        thresholds = np.asarray(self.bundle.calibration.thresholds, dtype=np.float32)
+        audio_present = output.audio_present.cpu().numpy()
+        text_present = output.text_present.cpu().numpy()
+        estimates = []
+        for row, item in enumerate(inputs):
+            estimates.append(
+                EmotionEstimate(
+                    labels=self.labels,
+                    probabilities=p[row],
+                    above_threshold=p[row] >= thresholds,
+                    uncertainty=_normalised_entropy(p[row], objective == "multi_label"),
+                    audio_weight=float(overall[row]),
+                    text_weight=float(1.0 - overall[row]),
+                    audio_weight_per_emotion=each[row],
+                    text_weight_per_emotion=(1.0 - each[row]).astype(np.float32),
+                    duration=_duration(item),
+                    model_id=self.model_id,
+                    abstain_reason=self._abstain(
+                        item, bool(audio_present[row]), bool(text_present[row]), float(p[row].max())
+                    ),
+                    quality=item.quality,
+                    transcript=item.transcript,
+                    latency=dict(latency),
+                )
+            )
+        return estimates
+
+    def _abstain(
+        self, item: EngineInput, audio_present: bool, text_present: bool, confidence: float
+    ) -> AbstainReason:
+        """The first reason that applies, from "there is nothing" to "the model is not sure"."""
+        quality = item.quality
+        if not audio_present and not text_present:
+            return AbstainReason.NO_SPEECH
+        if audio_present and quality is not None and item.samples is not None:
+            if quality.speech_fraction * _duration(item) < self._min_speech:
+                return AbstainReason.TOO_SHORT
+            if quality.clipped_fraction > self._max_clipped:
+                return AbstainReason.CLIPPED
+            # With words the noise costs only the voice, and the gate knows about it.
+            if not text_present and quality.snr_db < self._min_snr:
+                return AbstainReason.TOO_NOISY
+        if confidence < self._min_confidence:
+            return AbstainReason.LOW_CONFIDENCE
+        return AbstainReason.NONE
+
+    @contextmanager
+    def _timed(self, latency: dict[str, float], stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # kernels run behind the call that started them
+        latency[stage] = time.perf_counter() - start
+
+
+def _device(wanted: str) -> str:
+    available = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if available else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise HriEmoError(
+            f"device is '{wanted}', must be auto, cpu or cuda (parameter 'model.device')"
+        )
+    if wanted == "cuda" and not available:
+        raise HriEmoError(
+            "device is 'cuda', but torch finds no GPU: use cpu or auto (parameter 'model.device')"
+        )
+    return wanted
+
+
+def _checked(item: EngineInput) -> EngineInput:
+    """The input with its quality measured and unusable parts set to None."""
+    samples, quality = item.samples, item.quality
+    if samples is not None:
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise HriEmoError(
+                f"samples are {samples.dtype} of shape {samples.shape}, must be mono float32 [n] in [-1, 1]"
+            )
+        if not np.isfinite(samples).all():
+            raise HriEmoError("samples hold NaN or infinity, must be finite float32 in [-1, 1]")
+        samples = np.ascontiguousarray(samples, dtype=np.float32)
+        if len(samples) < MIN_AUDIO_SAMPLES:
+            samples = None
+    if samples is not None and quality is None:
+        quality = _measure(samples)
+    return EngineInput(samples, item.transcript, quality)
+
+
+def _measure(samples: FloatArray) -> SignalQuality:
+    """What speech_node would have said of these samples."""
+    from hri_emo_ros.audio.quality import measure_quality  # loads onnxruntime, only needed offline
+    from hri_emo_ros.audio.vad import SileroVad
+
+    vad, frame = SileroVad(), 512
+    padded = np.pad(samples, (0, -len(samples) % frame))
+    speech = np.array([vad.probability(piece) for piece in padded.reshape(-1, frame)], np.float32)
+    return measure_quality(samples, speech)
+
+
+def _has_voice(quality: SignalQuality | None) -> bool:
+    if quality is None:
+        return False
+    return not (quality.level_dbfs < SILENT_DBFS or quality.speech_fraction < LEAST_SPEECH_FRACTION)
+
+
+def _duration(item: EngineInput) -> float:
+    return 0.0 if item.samples is None else len(item.samples) / SAMPLE_RATE
+
+
+def _normalised_entropy(p: np.ndarray, multi_label: bool) -> float:
+    """[0, 1]; for multi-label the mean of the labels' binary entropies."""
+    p = np.clip(p.astype(np.float64), 1e-12, 1.0)
+    if multi_label:
+        q = np.clip(1.0 - p, 1e-12, 1.0)
+        return float(np.clip(-(p * np.log2(p) + q * np.log2(q)).mean(), 0.0, 1.0))
+    return float(np.clip(-(p * np.log(p)).sum() / np.log(len(p)), 0.0, 1.0))
+
+
+__all__ = ["EmotionEngine", "EngineInput", "Explanation"]

@@ -1,0 +1,1 @@
+"""The emotion networks: encoders, heads, calibration, explanation and the bundle on disk."""

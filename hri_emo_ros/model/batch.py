@@ -1,0 +1,179 @@
+"""What a network takes: utterances of any length, side by side, with everything absent marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hri_emo_ros.model.config import ModelConfig
+from hri_emo_ros.model.tokenizer import TextTokenizer
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+
+MIN_AUDIO_SAMPLES = 400
+"""Shorter audio counts as absent: the receptive field of one wav2vec 2.0 frame, 25 ms."""
+
+
+@dataclass
+class ModelItem:
+    """One utterance. Whatever is None, too short or empty is absent; both may be."""
+
+    samples: FloatArray | None = None
+    """[n] float32 in [-1, 1], 16 kHz mono."""
+    text: str | None = None
+    snr_db: float = float("nan")
+    """Signal-to-noise ratio, dB; NaN when unknown."""
+    asr_confidence: float = 1.0
+    """[0, 1]; 1 for text that a person typed."""
+    speech_seconds: float = float("nan")
+    """Seconds of speech in the samples; NaN takes their whole length."""
+    audio_features: FloatArray | None = None
+    """[frames, width] or [width] in place of samples, for a ``features`` encoder."""
+    text_features: FloatArray | None = None
+    """[words, width] or [width] in place of text, for a ``features`` encoder."""
+
+
+@dataclass
+class ModelBatch:
+    """B utterances, padded with zeros on the right."""
+
+    waveform: Tensor
+    """[B, T] float32, or features [B, frames, width]."""
+    audio_lengths: Tensor
+    """[B] int64: real samples (or feature frames) of each row; 0 where absent."""
+    input_ids: Tensor
+    """[B, N] int64 token ids, or features [B, words, width] float32."""
+    text_mask: Tensor
+    """[B, N] bool, true on real tokens."""
+    audio_present: Tensor
+    """[B] bool."""
+    text_present: Tensor
+    """[B] bool."""
+    snr_db: Tensor
+    """[B] float32, NaN where unknown."""
+    asr_confidence: Tensor
+    """[B] float32 in [0, 1]."""
+    speech_seconds: Tensor
+    """[B] float32."""
+    word_count: Tensor
+    """[B] float32."""
+
+    def __len__(self) -> int:
+        return int(self.audio_present.shape[0])
+
+    def to(self, device: torch.device | str) -> ModelBatch:
+        """The same batch on another device."""
+        return ModelBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def select(self, rows: Tensor) -> ModelBatch:
+        """The utterances of `rows` (indices or a boolean mask), padding kept."""
+        return ModelBatch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def without(self, modality: Literal["audio", "text"]) -> ModelBatch:
+        """The same utterances with one modality removed."""
+        if modality == "audio":
+            return replace(
+                self,
+                audio_present=torch.zeros_like(self.audio_present),
+                audio_lengths=torch.zeros_like(self.audio_lengths),
+                snr_db=torch.full_like(self.snr_db, float("nan")),
+                speech_seconds=torch.zeros_like(self.speech_seconds),
+            )
+        return replace(
+            self,
+            text_present=torch.zeros_like(self.text_present),
+            text_mask=torch.zeros_like(self.text_mask),
+            word_count=torch.zeros_like(self.word_count),
+        )
+
+
+def collate(
+    items: Sequence[ModelItem], config: ModelConfig, tokenizer: TextTokenizer | None
+) -> ModelBatch:
+    """Put `items` into one batch.
+
+    Args:
+        config: decides between samples and features and caps their length.
+        tokenizer: needed where the text encoder reads tokens and the head uses text.
+    """
+    limit = int(config.max_audio_seconds * SAMPLE_RATE)
+    audio_rows: list[np.ndarray] = []
+    text_rows: list[np.ndarray] = []
+    for item in items:
+        audio_rows.append(_audio_row(item, config, limit))
+        text_rows.append(_text_row(item, config, tokenizer))
+    audio_lengths = torch.tensor([len(row) for row in audio_rows])
+    text_lengths = torch.tensor([len(row) for row in text_rows])
+    input_ids = _pad(text_rows)
+    if input_ids.ndim == 2:
+        input_ids = input_ids.long()
+        if tokenizer is not None:
+            input_ids[torch.arange(input_ids.shape[1])[None] >= text_lengths[:, None]] = (
+                tokenizer.pad_id
+            )
+    seconds = [
+        0.0
+        if len(row) == 0
+        else item.speech_seconds
+        if np.isfinite(item.speech_seconds)
+        else _seconds(row, config)
+        for item, row in zip(items, audio_rows, strict=True)
+    ]
+    words = [
+        0 if len(row) == 0 else len(item.text.split()) if item.text else len(row)
+        for item, row in zip(items, text_rows, strict=True)
+    ]
+    return ModelBatch(
+        waveform=_pad(audio_rows),
+        audio_lengths=audio_lengths,
+        input_ids=input_ids,
+        text_mask=torch.arange(input_ids.shape[1])[None] < text_lengths[:, None],
+        audio_present=audio_lengths > 0,
+        text_present=text_lengths > 0,
+        snr_db=torch.tensor([float(item.snr_db) for item in items], dtype=torch.float32),
+        asr_confidence=torch.tensor(
+            [float(item.asr_confidence) for item in items], dtype=torch.float32
+        ),
+        speech_seconds=torch.tensor(seconds, dtype=torch.float32),
+        word_count=torch.tensor(words, dtype=torch.float32),
+    )
+
+
+def _audio_row(item: ModelItem, config: ModelConfig, limit: int) -> np.ndarray:
+    if config.audio.kind == "features":
+        return _feature_row(item.audio_features, config.audio.width)
+    if not config.uses_audio or item.samples is None or len(item.samples) < MIN_AUDIO_SAMPLES:
+        return np.zeros(0, np.float32)
+    return np.asarray(item.samples[-limit:], dtype=np.float32)
+
+
+def _text_row(item: ModelItem, config: ModelConfig, tokenizer: TextTokenizer | None) -> np.ndarray:
+    if config.text.kind == "features":
+        return _feature_row(item.text_features, config.text.width)
+    if not config.uses_text or tokenizer is None or not item.text or not item.text.strip():
+        return np.zeros(0, np.int64)
+    return np.asarray(tokenizer.encode(item.text, config.max_text_tokens).ids, dtype=np.int64)
+
+
+def _feature_row(features: FloatArray | None, width: int) -> np.ndarray:
+    if features is None:
+        return np.zeros((0, width), np.float32)
+    return np.atleast_2d(np.asarray(features, dtype=np.float32))
+
+
+def _seconds(row: np.ndarray, config: ModelConfig) -> float:
+    return 0.0 if config.audio.kind == "features" else len(row) / SAMPLE_RATE
+
+
+def _pad(rows: Sequence[np.ndarray]) -> Tensor:
+    """Rows of different length -> one tensor, at least one position long."""
+    length = max(1, *(len(row) for row in rows)) if rows else 1
+    first = rows[0]
+    padded = np.zeros((len(rows), length, *first.shape[1:]), dtype=first.dtype)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return torch.from_numpy(padded)

@@ -1,0 +1,235 @@
+"""A model as a folder: config.json, model.safetensors, tokenizer.json, README.md.
+
+Nothing else is needed to load it: no network, no other folder, no pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.calibration import Calibration
+from hri_emo_ros.model.config import ModelConfig
+from hri_emo_ros.model.network import EmotionModel
+from hri_emo_ros.model.tokenizer import TOKENIZER_FILE, TextTokenizer, load_tokenizer
+from hri_emo_ros.types import SAMPLE_RATE
+
+SCHEMA_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+SHIPPED = "compact"
+_PARAMETER = "parameter 'model.bundle'"
+
+
+class BundleConfig(BaseModel):
+    """config.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model_id: str = Field(min_length=1)
+    """The name and the first 8 digits of the weights' SHA-256; goes into every estimate."""
+    sample_rate: Literal[16000] = SAMPLE_RATE
+    model: ModelConfig
+    calibration: Calibration
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Free notes of the trainer: configuration, data, figures."""
+
+
+@dataclass
+class Bundle:
+    """A model ready for use, with all that belongs to it."""
+
+    model: EmotionModel
+    tokenizer: TextTokenizer | None
+    calibration: Calibration
+    name: str = "model"
+    card: str = ""
+    """README.md; empty writes a minimal one."""
+    training: dict[str, Any] = field(default_factory=dict)
+    model_id: str = ""
+    """Filled in by `save_bundle` and `load_bundle`."""
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.model.config.labels
+
+
+def save_bundle(
+    bundle: Bundle, path: str | Path, precision: Literal["float16", "float32"] = "float16"
+) -> Path:
+    """Write `bundle` into the folder `path`, which is made if need be.
+
+    float16 halves the size; weights are float32 again after loading.
+
+    Raises:
+        HriEmoError: the folder cannot be written, or a text encoder lacks its tokenizer.
+    """
+    folder = Path(path)
+    config = bundle.model.portable_config()
+    if config.uses_text and config.text.kind != "features" and bundle.tokenizer is None:
+        raise HriEmoError(
+            f"cannot save bundle '{folder}': its text encoder needs a tokenizer "
+            "(parameter 'model.text.tokenizer')"
+        )
+    dtype = getattr(torch, precision)
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous().clone()
+        for name, value in bundle.model.state_dict().items()
+    }
+    bundle.model_id = f"{bundle.name}-{_digest(weights)}"
+    document = BundleConfig(
+        model_id=bundle.model_id,
+        model=config,
+        calibration=bundle.calibration,
+        training=bundle.training,
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / CONFIG_FILE).write_text(
+            document.model_dump_json(indent=1) + "\n", encoding="utf-8"
+        )
+        (folder / CARD_FILE).write_text(bundle.card or _minimal_card(document), encoding="utf-8")
+        if bundle.tokenizer is not None:
+            bundle.tokenizer.save(folder)
+    except OSError as error:
+        raise HriEmoError(f"cannot write bundle '{folder}': {error}") from error
+    return folder
+
+
+def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
+    """Load a bundle; its model is in evaluation mode.
+
+    Args:
+        path: a folder, or a name under the package's models; empty is the shipped compact model.
+
+    Raises:
+        HriEmoError: the folder is missing or is no usable bundle.
+    """
+    folder = find_bundle(path)
+    document = _read_config(folder)
+    weights_file = folder / WEIGHTS_FILE
+    if not weights_file.is_file():
+        raise HriEmoError(f"bundle '{folder}' has no {WEIGHTS_FILE} ({_PARAMETER})")
+    try:
+        weights = load_file(weights_file)
+    except (SafetensorError, OSError) as error:
+        raise HriEmoError(f"cannot read '{weights_file}': {error} ({_PARAMETER})") from error
+    model = EmotionModel(document.model)
+    try:
+        model.load_state_dict({name: _restore(value) for name, value in weights.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise HriEmoError(
+            f"the weights of bundle '{folder}' do not fit its {CONFIG_FILE}: {reason[:300]} "
+            f"({_PARAMETER})"
+        ) from error
+    model.eval().requires_grad_(False).to(device)
+    tokenizer = None
+    if document.model.uses_text and document.model.text.kind != "features":
+        if not (folder / TOKENIZER_FILE).is_file():
+            raise HriEmoError(f"bundle '{folder}' has no {TOKENIZER_FILE} ({_PARAMETER})")
+        tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
+    if len(document.calibration.thresholds) != len(document.model.labels):
+        raise HriEmoError(
+            f"bundle '{folder}' has {len(document.calibration.thresholds)} thresholds for "
+            f"{len(document.model.labels)} labels ({_PARAMETER})"
+        )
+    card = folder / CARD_FILE
+    return Bundle(
+        model=model,
+        tokenizer=tokenizer,
+        calibration=document.calibration,
+        name=document.model_id.rsplit("-", 1)[0],
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        training=document.training,
+        model_id=document.model_id,
+    )
+
+
+def find_bundle(path: str | Path = "") -> Path:
+    """The folder that `path` names (see `load_bundle`).
+
+    Raises:
+        HriEmoError: there is no such folder; the places looked at are listed.
+    """
+    name = str(path).strip() or SHIPPED
+    candidates = [Path(name).expanduser(), *(folder / name for folder in _model_folders())]
+    if not str(path).strip():
+        candidates = candidates[1:]
+    for candidate in candidates:
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    for candidate in candidates:
+        if candidate.is_dir():
+            raise HriEmoError(
+                f"folder '{candidate}' is no bundle: it has no {CONFIG_FILE} ({_PARAMETER})"
+            )
+    looked = ", ".join(f"'{candidate}'" for candidate in candidates)
+    raise HriEmoError(f"no model bundle '{name}'; looked at {looked} ({_PARAMETER})")
+
+
+def _model_folders() -> Iterator[Path]:
+    """Where bundles are shipped: the source tree, then the ament share folder where there is one."""
+    yield Path(__file__).resolve().parents[2] / "models"
+    try:
+        packages = import_module("ament_index_python.packages")
+        yield Path(packages.get_package_share_directory("hri_emo_ros")) / "models"
+    except (ImportError, LookupError, OSError):
+        # No ROS, package not installed (a KeyError), no AMENT_PREFIX_PATH (an OSError).
+        return
+
+
+def _read_config(folder: Path) -> BundleConfig:
+    file = folder / CONFIG_FILE
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HriEmoError(f"cannot read '{file}': {error} ({_PARAMETER})") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise HriEmoError(
+            f"bundle '{folder}' has schema_version {version!r}, must be {SCHEMA_VERSION} ({_PARAMETER})"
+        )
+    try:
+        return BundleConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise HriEmoError(f"'{file}': {place}: {first['msg']} ({_PARAMETER})") from error
+
+
+def _restore(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _minimal_card(document: BundleConfig) -> str:
+    name = re.sub(r"-[0-9a-f]{8}$", "", document.model_id)
+    return (
+        f"# {name}\n\nModel {document.model_id}: head `{document.model.head}`, labels "
+        f"{', '.join(document.model.labels)}. No card was written for it.\n"
+    )

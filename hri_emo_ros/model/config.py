@@ -1,0 +1,115 @@
+"""What a network is made of, as validated data: one YAML section in training, JSON in a bundle."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hri_emo_ros.types import LABELS
+
+Head = Literal["hri_emo", "late_fusion", "audio_only", "text_only"]
+Objective = Literal["single_label", "multi_label"]
+
+
+class EncoderSpec(BaseModel):
+    """Where one modality's states come from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["transformers", "compact", "features"] = "compact"
+    """``transformers``: any encoder that its Auto classes load; ``compact``: the small encoder of
+    this package, trained from scratch; ``features``: precomputed vectors, nothing is encoded."""
+    name: str = ""
+    """Folder or model name; only for ``transformers``."""
+    allow_download: bool = False
+    """Let transformers fetch ``name`` from the model hub; otherwise only local files are read."""
+    config: dict[str, Any] | None = None
+    """The encoder's own configuration. In a bundle it is complete, so no other file is needed; for
+    ``compact`` it may name the values that differ from the defaults; for ``transformers`` without
+    ``name`` it makes an encoder with random weights."""
+    tokenizer: str = ""
+    """Folder or tokenizer.json of the text encoder; empty takes the one in ``name``."""
+    width: int = Field(0, ge=0)
+    """Size of one precomputed vector; only for ``features``."""
+    layer_weighted_sum: bool = False
+    """Use a learned weighted sum of all layers instead of the last one (SUPERB, Yang et al. 2021)."""
+    unfreeze_last_n_layers: int | None = Field(None, ge=-1)
+    """Layers that training may change, counted from the top: 0 freezes the encoder, -1 trains all of
+    it; None is -1 for ``compact`` and 0 for ``transformers``."""
+    normalize: bool | None = None
+    """Bring each waveform to zero mean and unit variance first (a wav2vec 2.0 feature extractor's
+    ``do_normalize``); None follows the encoder's preprocessor_config.json, else true for
+    ``transformers`` and false for ``compact``."""
+
+    @model_validator(mode="after")
+    def _check(self) -> EncoderSpec:
+        if self.kind == "features" and self.width < 1:
+            raise ValueError("kind 'features' needs 'width' >= 1, the size of one feature vector")
+        if self.kind == "transformers" and not self.name and not self.config:
+            raise ValueError("kind 'transformers' needs 'name' (a folder) or 'config'")
+        return self
+
+    @property
+    def trainable_layers(self) -> int:
+        """`unfreeze_last_n_layers` with its default filled in."""
+        if self.unfreeze_last_n_layers is not None:
+            return self.unfreeze_last_n_layers
+        return -1 if self.kind == "compact" else 0
+
+
+class ModelConfig(BaseModel):
+    """One network: a head over at most two encoders."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    head: Head = "hri_emo"
+    labels: tuple[str, ...] = LABELS
+    objective: Objective = "single_label"
+    audio: EncoderSpec = Field(default_factory=EncoderSpec)
+    text: EncoderSpec = Field(default_factory=EncoderSpec)
+    d_model: int = Field(128, ge=8)
+    """Width of the fusion."""
+    attention_heads: int = Field(4, ge=1)
+    fusion_layers: int = Field(1, ge=1)
+    """Blocks of intra-modal self-attention followed by bidirectional cross-attention."""
+    decoder_layers: int = Field(1, ge=1)
+    """Blocks of query self-attention followed by attention to the fused memory."""
+    feedforward: int = Field(256, ge=8)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    head_hidden: int = Field(128, ge=1)
+    """Hidden width of the unimodal and late-fusion classifiers."""
+    text_pooling: Literal["mean", "first"] = "mean"
+    """What stands for a text in the text and late-fusion heads: the mean over its tokens or the first
+    token (RoBERTa's <s>, BERT's [CLS])."""
+    unimodal_path: bool = True
+    """Add the gated unimodal logits to those of the emotion queries (see `hri_emo`); false is the
+    plain decoder of HRI-EMO."""
+    gate_hidden: int = Field(64, ge=1)
+    max_audio_seconds: float = Field(15.0, gt=0.0)
+    """The encoders see at most this much audio, the end of it."""
+    max_text_tokens: int = Field(96, ge=4)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(labels) < 2 or len(set(labels)) != len(labels) or not all(labels):
+            raise ValueError("labels must be at least two different, non-empty words")
+        return labels
+
+    @model_validator(mode="after")
+    def _divisible(self) -> ModelConfig:
+        if self.d_model % self.attention_heads:
+            raise ValueError(
+                f"d_model ({self.d_model}) must be a multiple of attention_heads "
+                f"({self.attention_heads})"
+            )
+        return self
+
+    @property
+    def uses_audio(self) -> bool:
+        return self.head != "text_only"
+
+    @property
+    def uses_text(self) -> bool:
+        return self.head != "audio_only"

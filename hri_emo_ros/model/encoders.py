@@ -1,0 +1,309 @@
+"""One interface over speech and text encoders: a batch in, states and their mask out.
+
+Encoders come from transformers' Auto classes (WavLM, HuBERT, wav2vec 2.0 and their kin; BERT, RoBERTa
+and any other text encoder), from this package (``compact``), or are not there at all (``features``).
+Rows without the modality are not encoded, so an absent modality costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.config import EncoderSpec
+from hri_emo_ros.model.layers import sinusoidal_positions
+
+COMPACT_TEXT_CONFIG: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": 8000,
+    "hidden_size": 384,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "intermediate_size": 768,
+    "max_position_embeddings": 128,
+    "type_vocab_size": 1,
+}
+"""A BERT of 5.5 million parameters; as wide as MiniLM-L6, so that one can teach it."""
+
+
+class AudioEncoder(nn.Module):
+    """Waveforms [B, T] and their lengths [B] -> states [B, F, hidden], mask [B, F]."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        if spec.kind == "compact":
+            from hri_emo_ros.model import compact_audio  # noqa: F401  registers its Auto classes
+
+            spec = _with_defaults(spec, {"model_type": "hri_emo_compact_audio"})
+        self.spec = spec
+        self.model = _make_model(spec, "audio")
+        self.hidden_size = int(self.model.config.hidden_size)
+        self.normalize = _normalizes(spec)
+        _silence_training_extras(self.model)
+        _make_group_norm_exact(self.model)
+        self.frozen = _freeze(self.model, spec, "audio")
+        self.mix = (
+            LayerMix(self.model.config.num_hidden_layers + 1) if spec.layer_weighted_sum else None
+        )
+
+    @property
+    def frame_period(self) -> float:
+        """Seconds from one state to the next."""
+        rate = getattr(self.model, "frame_rate", None)
+        if rate is not None:
+            return 1.0 / float(rate)
+        period = 1.0 / 16_000
+        for stride in self.model.config.conv_stride:
+            period *= stride
+        return period
+
+    def train(self, mode: bool = True) -> AudioEncoder:
+        """As usual, but what is frozen stays in evaluation mode: no dropout, no batch statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        mask = torch.arange(waveform.shape[1], device=waveform.device)[None] < lengths[:, None]
+        if self.normalize:
+            waveform = _unit_variance(waveform, mask)
+        waveform = waveform * mask
+        for layer in self._masked_norms():
+            layer.lengths = lengths
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            output = self.model(
+                waveform, attention_mask=mask.long(), output_hidden_states=self.mix is not None
+            )
+            states = output.last_hidden_state
+            frame_mask = getattr(output, "frame_mask", None)
+            if frame_mask is None:
+                frame_mask = self.model._get_feature_vector_attention_mask(
+                    states.shape[1], mask.long()
+                ).bool()
+        if self.mix is not None:
+            states = self.mix(output.hidden_states)
+        return states, frame_mask
+
+    def _masked_norms(self) -> list[MaskedInstanceNorm]:
+        return [m for m in self.model.modules() if isinstance(m, MaskedInstanceNorm)]
+
+
+class TextEncoder(nn.Module):
+    """Token ids [B, N] and mask [B, N] -> states [B, N, hidden], mask."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        if spec.kind == "compact":
+            spec = _with_defaults(spec, COMPACT_TEXT_CONFIG)
+        self.spec = spec
+        self.model = _make_model(spec, "text")
+        self.hidden_size = int(self.model.config.hidden_size)
+        self.frozen = _freeze(self.model, spec, "text")
+        self.mix = (
+            LayerMix(self.model.config.num_hidden_layers + 1) if spec.layer_weighted_sum else None
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that the position embeddings allow (RoBERTa's start behind the padding id)."""
+        config = self.model.config
+        limit = int(getattr(config, "max_position_embeddings", 512))
+        offset = 1 + int(config.pad_token_id or 0) if "roberta" in config.model_type else 0
+        return limit - offset
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """As usual, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            output = self.model(
+                input_ids=input_ids,
+                attention_mask=mask.long(),
+                output_hidden_states=self.mix is not None,
+            )
+        states = output.last_hidden_state
+        if self.mix is not None:
+            states = self.mix(output.hidden_states)
+        return states, mask
+
+
+class FeatureEncoder(nn.Module):
+    """Precomputed vectors [B, N, width] (N = 1 for one per utterance) -> states [B, N, hidden].
+
+    A LayerNorm brings features of any scale into range; a position code is added since nothing has
+    told the later layers the order.
+    """
+
+    def __init__(self, spec: EncoderSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.hidden_size = hidden_size
+        self.norm = nn.LayerNorm(spec.width)
+        self.project = nn.Linear(spec.width, hidden_size)
+        self.frozen = False
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.project(self.norm(features))
+        states = states + sinusoidal_positions(states.shape[1], self.hidden_size, states)
+        return states * mask.unsqueeze(-1), mask
+
+
+class LayerMix(nn.Module):
+    """Learned weighted sum over an encoder's layers (SUPERB, Yang et al. 2021)."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(layers))
+
+    def forward(self, layers: tuple[Tensor, ...]) -> Tensor:
+        return torch.einsum("l,lbnd->bnd", self.weight.softmax(0), torch.stack(layers))
+
+
+class MaskedInstanceNorm(nn.Module):
+    """The GroupNorm (one channel a group) of wav2vec 2.0's first convolution, over real frames only.
+
+    transformers' own takes its mean and variance over the padding too, so that a clip's states depend
+    on the longest clip in the batch.
+    """
+
+    lengths: Tensor | None = None
+    """[B] samples of the batch about to come; set by `AudioEncoder.forward`."""
+
+    def __init__(self, original: nn.GroupNorm, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = original.weight, original.bias, original.eps
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, F] -> [B, C, F]."""
+        if self.lengths is None:
+            raise RuntimeError("lengths must be set before each pass")
+        frames = (self.lengths - self.kernel) // self.stride + 1
+        mask = (torch.arange(x.shape[-1], device=x.device)[None] < frames[:, None])[:, None]
+        count = frames.clamp(min=1)[:, None, None].to(x.dtype)
+        mean = (x * mask).sum(-1, keepdim=True) / count
+        variance = ((x - mean).square() * mask).sum(-1, keepdim=True) / count
+        x = (x - mean) * torch.rsqrt(variance + self.eps)
+        return x * self.weight[None, :, None] + self.bias[None, :, None]
+
+
+def _with_defaults(spec: EncoderSpec, defaults: dict[str, Any]) -> EncoderSpec:
+    return spec.model_copy(update={"config": {**defaults, **(spec.config or {})}})
+
+
+def _make_model(spec: EncoderSpec, modality: str) -> nn.Module:
+    """The transformers model of `spec`: from its configuration if that is known, else pretrained.
+
+    Raises:
+        HriEmoError: the configuration or the folder cannot be used.
+    """
+    from transformers import AutoConfig, AutoModel  # 3 s to import
+
+    place = f"parameter 'model.{modality}"
+    try:
+        if spec.config is not None and not (spec.name and spec.kind == "transformers"):
+            config = AutoConfig.for_model(**spec.config)
+            model = AutoModel.from_config(config, **_without_pooler(config))
+        else:
+            local = {"local_files_only": not spec.allow_download}
+            config = AutoConfig.from_pretrained(spec.name, **local)
+            model = AutoModel.from_pretrained(spec.name, **local, **_without_pooler(config))
+    except Exception as error:  # a dozen types, from OSError to those of the hub's client
+        if spec.name:
+            raise HriEmoError(
+                f"cannot load the {modality} encoder '{spec.name}': {error}; give a local folder in "
+                f"{place}.name' or set 'model.{modality}.allow_download: true'"
+            ) from error
+        raise HriEmoError(f"{place}.config' does not make an encoder: {error}") from error
+    return model.float()  # type: ignore[no-any-return]
+
+
+def _without_pooler(config: Any) -> dict[str, bool]:
+    """BERT and its kin carry a pooler that nothing here uses; the others do not know the argument."""
+    return (
+        {"add_pooling_layer": False}
+        if config.model_type in ("bert", "roberta", "xlm-roberta")
+        else {}
+    )
+
+
+def _normalizes(spec: EncoderSpec) -> bool:
+    if spec.normalize is not None:
+        return spec.normalize
+    if spec.kind == "compact":
+        return False
+    file = Path(spec.name) / "preprocessor_config.json"
+    if spec.name and file.is_file():
+        return bool(json.loads(file.read_text(encoding="utf-8")).get("do_normalize", True))
+    return True
+
+
+def _silence_training_extras(model: nn.Module) -> None:
+    """SpecAugment inside the encoder fails on short clips and doubles the trainer's augmentation;
+    LayerDrop leaves parameters without gradient."""
+    for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
+        if hasattr(model.config, name):
+            setattr(model.config, name, value)
+
+
+def _make_group_norm_exact(model: nn.Module) -> None:
+    extractor = getattr(model, "feature_extractor", None)
+    for layer in getattr(extractor, "conv_layers", []):
+        norm = getattr(layer, "layer_norm", None)
+        if isinstance(norm, nn.GroupNorm):
+            layer.layer_norm = MaskedInstanceNorm(
+                norm, layer.conv.kernel_size[0], layer.conv.stride[0]
+            )
+
+
+def _freeze(model: nn.Module, spec: EncoderSpec, modality: str) -> bool:
+    """Stop the gradient where `spec` says so; true when nothing is left to train."""
+    count = spec.trainable_layers
+    if count == -1:
+        return False
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if count == 0:
+        return True
+    layers = _layers(model)
+    if count > len(layers):
+        raise HriEmoError(
+            f"parameter 'model.{modality}.unfreeze_last_n_layers' is {count}, must be -1 to "
+            f"{len(layers)}: the encoder has {len(layers)} layers"
+        )
+    for layer in layers[-count:]:
+        for parameter in layer.parameters():
+            parameter.requires_grad_(True)
+    return False
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    for path in ("encoder.layers", "encoder.layer", "layers", "transformer.layer"):
+        try:
+            found = model.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(found, nn.ModuleList):
+            return found
+    raise HriEmoError(
+        f"{type(model).__name__} has no list of layers that 'unfreeze_last_n_layers' could count: "
+        f"use 0 or -1"
+    )
+
+
+def _unit_variance(waveform: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean, unit variance over the real samples of each row (1e-7 as in transformers)."""
+    count = mask.sum(1, keepdim=True).clamp(min=1)
+    mean = (waveform * mask).sum(1, keepdim=True) / count
+    variance = ((waveform - mean).square() * mask).sum(1, keepdim=True) / count
+    return (waveform - mean) * torch.rsqrt(variance + 1e-7)

@@ -1,0 +1,72 @@
+"""Evidence from one modality alone: the audio-only and text-only heads, and the gate's witnesses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hri_emo_ros.model.config import ModelConfig
+from hri_emo_ros.model.layers import AttentiveStatistics, masked_mean
+from hri_emo_ros.model.output import EncodedBatch, ModelOutput
+
+
+class AudioHead(nn.Module):
+    """Attentive statistics over the real frames, then an MLP."""
+
+    def __init__(self, hidden_size: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.pool = AttentiveStatistics(hidden_size)
+        self.width = 2 * hidden_size
+        self.classifier = _classifier(self.width, config)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, F, D], [B, F] -> logits [B, L], pooled [B, 2 D]; zeros where there is no frame."""
+        pooled = self.pool(states, mask)
+        return self.classifier(pooled) * mask.any(1, keepdim=True), pooled
+
+
+class TextHead(nn.Module):
+    """Mean over the real tokens (or the first), then an MLP."""
+
+    def __init__(self, hidden_size: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.width = hidden_size
+        self.pooling = config.text_pooling
+        self.classifier = _classifier(self.width, config)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, D], [B, N] -> logits [B, L], pooled [B, D]; zeros where there is no token."""
+        pooled = pool_text(states, mask, self.pooling)
+        return self.classifier(pooled) * mask.any(1, keepdim=True), pooled
+
+
+def pool_text(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """[B, N, D], [B, N] -> [B, D]; zeros where there is no token."""
+    if pooling == "first":
+        return states[:, 0] * mask.any(1, keepdim=True)
+    return masked_mean(states, mask)
+
+
+def _classifier(width: int, config: ModelConfig) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Dropout(config.dropout),
+        nn.Linear(width, config.head_hidden),
+        nn.GELU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(config.head_hidden, len(config.labels)),
+    )
+
+
+def unimodal_output(logits: Tensor, encoded: EncodedBatch, audio: bool) -> ModelOutput:
+    """The output of a head that hears only (`audio`) or reads only."""
+    nothing = torch.zeros_like(logits)
+    share = torch.full_like(logits[:, :1], 1.0 if audio else 0.0)
+    return ModelOutput(
+        logits=logits,
+        audio_logits=logits if audio else nothing,
+        text_logits=nothing if audio else logits,
+        beta=share,
+        audio_present=encoded.audio_mask.any(1) & audio,
+        text_present=encoded.text_mask.any(1) & (not audio),
+    )

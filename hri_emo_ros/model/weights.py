@@ -1,0 +1,113 @@
+"""How much the voice and the words decided: weights that say what removal would do.
+
+The definition. Let l_e be the network's score of emotion e (log-probability for single-label models,
+logit for multi-label ones) for the whole utterance, l_e(words) its score when the voice is removed, and
+l_e(voice) when the words are. Every head returns all three from one forward pass: late fusion by passing
+its MLP a learned "missing" vector, HRI-EMO because its answer without a modality *is* the other
+modality's own answer (see `hri_emo`, step 5; without ``unimodal_path`` the fusion runs twice more on
+the same encoder states). With
+
+    a_e = |l_e - l_e(words)|    what the voice changed about e
+    t_e = |l_e - l_e(voice)|    what the words changed about e
+
+the weight of the voice for emotion e is
+
+    w_e = (a_e + eps * g) / (a_e + t_e + eps),        eps = 0.1 nat,
+
+where g is the gate's mean beta: it decides only where both modalities alone already say the same, so
+that neither changes anything. The overall weight is the same ratio of sum_e p_e a_e and sum_e p_e t_e
+(the mean over e for multi-label models). Text weights are 1 - w. An absent modality has weight 0.
+
+Why neither beta nor attention: after cross-attention the audio states hold text, so attention to them,
+or their share in h, credits the voice with what the words said. A difference in the answer cannot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hri_emo_ros.model.batch import ModelBatch
+from hri_emo_ros.model.config import Objective
+from hri_emo_ros.model.output import ModelOutput
+
+if TYPE_CHECKING:
+    from hri_emo_ros.model.network import EmotionModel
+
+EPSILON = 0.1
+"""nat; changes much smaller than this leave the word to the gate."""
+_LEAST_LOG_PROBABILITY = -7.0
+"""Below about 0.001 a log-probability no longer says anything about what anyone would notice."""
+
+
+@dataclass
+class ModalityWeights:
+    """Shares in [0, 1]; the text's are what is missing to 1."""
+
+    audio: Tensor
+    """[B]"""
+    audio_per_emotion: Tensor
+    """[B, L]"""
+
+
+def scores(logits: Tensor, objective: Objective) -> Tensor:
+    """The scale on which answers are compared: log-probabilities, or logits for multi-label."""
+    if objective == "single_label":
+        return torch.log_softmax(logits, dim=-1).clamp(min=_LEAST_LOG_PROBABILITY)
+    return logits
+
+
+def modality_weights(output: ModelOutput, objective: Objective) -> ModalityWeights:
+    """The weights of `output`, by the definition above.
+
+    For the published weights, calibrate its three logits first (`Calibration.apply`): a temperature
+    changes what removal does to the probability.
+    """
+    whole = scores(output.logits, objective)
+    audio = (whole - scores(output.text_logits, objective)).abs()
+    text = (whole - scores(output.audio_logits, objective)).abs()
+    if objective == "single_label":
+        probability = torch.softmax(output.logits, dim=-1)
+    else:
+        probability = torch.full_like(whole, 1.0 / whole.shape[-1])
+    both = output.audio_present & output.text_present
+    # Without the other modality the gate is exactly 1 or 0, and then it is the weight.
+    gate = output.gate.unsqueeze(-1)
+    per_emotion = torch.where(both.unsqueeze(-1), _ratio(audio, text, gate), gate)
+    overall = _ratio((probability * audio).sum(-1), (probability * text).sum(-1), output.gate)
+    return ModalityWeights(torch.where(both, overall, output.gate), per_emotion)
+
+
+def _ratio(audio: Tensor, text: Tensor, gate: Tensor) -> Tensor:
+    return (audio + EPSILON * gate) / (audio + text + EPSILON)
+
+
+@torch.no_grad()
+def removal_effect(model: EmotionModel, batch: ModelBatch) -> tuple[Tensor, Tensor]:
+    """What really happens when a modality is removed, to validate the weights against.
+
+    Returns:
+        The drop of the predicted emotion's log-probability (log-sigmoid for multi-label models), in
+        nats, when the voice is removed [B] and when the words are removed [B]; positive where the
+        modality supported the prediction. Each comes from a pass of its own over the whole network.
+    """
+    whole = model(batch)
+    predicted = whole.logits.argmax(-1, keepdim=True)
+    drops = []
+    for modality in ("audio", "text"):
+        rest = model(batch.without(modality))  # type: ignore[arg-type]
+        drops.append(
+            (_log_probability(whole.logits, model) - _log_probability(rest.logits, model))
+            .gather(-1, predicted)
+            .squeeze(-1)
+        )
+    return drops[0], drops[1]
+
+
+def _log_probability(logits: Tensor, model: EmotionModel) -> Tensor:
+    if model.config.objective == "single_label":
+        return torch.log_softmax(logits, dim=-1)
+    return torch.nn.functional.logsigmoid(logits)
