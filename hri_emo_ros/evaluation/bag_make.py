@@ -76,7 +76,9 @@ class BagRecipe:
         """Raises HriEmoError for a value that makes no bag."""
         low, high = self.gap
         if not 0.0 <= low <= high <= 3600.0:
-            raise HriEmoError(f"--gap is {low:g}:{high:g}, must be MIN:MAX seconds, 0 <= MIN <= MAX")
+            raise HriEmoError(
+                f"--gap is {low:g}:{high:g}, must be MIN:MAX seconds, 0 <= MIN <= MAX"
+            )
         if self.message not in MESSAGES:
             raise HriEmoError(f"--message '{self.message}' must be one of: {', '.join(MESSAGES)}")
         if not 1.0 <= self.chunk_ms <= 10_000.0:
@@ -98,11 +100,12 @@ def make_bag(recipe: BagRecipe, out: Path) -> list[Label]:
     """
     recipe.check()
     clips = read_manifest(recipe.manifest)
+    noise = _noise(recipe, clips)
     labels: list[Label] = []
     with new_bag(out, recipe.storage) as writer:
         audio = _AudioTopic(writer, recipe)
         annotations = _AnnotationTopic(writer, recipe)
-        for block in _blocks(_sounds(recipe, clips, labels), recipe):
+        for block in _blocks(_sounds(recipe, clips, noise, labels), recipe):
             audio.write(block)
             annotations.write(labels, audio.time_ns)
         annotations.write(labels, audio.time_ns, everything=True)
@@ -112,16 +115,22 @@ def make_bag(recipe: BagRecipe, out: Path) -> list[Label]:
     return labels
 
 
+def _noise(recipe: BagRecipe, clips: Sequence[Clip]) -> NoiseSource | None:
+    """The background, at its distance from the mean level of all clips' speech."""
+    # Reads every clip once, so a broken one is found before anything is written.
+    powers = [speech_level(_sample(clip, recipe)) ** 2 for clip in clips]
+    if not recipe.noise:
+        return None
+    noise = NoiseSource(recipe.noise, recipe.rate, recipe.seed)
+    noise.gain = float(np.mean(powers) ** 0.5) / 10 ** (recipe.snr_db / 20)
+    return noise
+
+
 def _sounds(
-    recipe: BagRecipe, clips: Sequence[Clip], labels: list[Label]
+    recipe: BagRecipe, clips: Sequence[Clip], noise: NoiseSource | None, labels: list[Label]
 ) -> Iterator[FloatArray]:
-    """Gap, clip, gap, clip, ..., gap over the noise, [n] float32; appends to `labels` as it goes."""
+    """Gap, clip, gap, ..., clip, gap over the noise, [n] float32; adds to `labels` on the way."""
     random = np.random.default_rng(recipe.seed)
-    noise = None
-    if recipe.noise:
-        level = np.mean([speech_level(_sample(clip, recipe)) ** 2 for clip in clips]) ** 0.5
-        noise = NoiseSource(recipe.noise, recipe.rate, recipe.seed)
-        noise.gain = float(level) / 10 ** (recipe.snr_db / 20)
     position = 0
 
     def over_noise(samples: FloatArray) -> FloatArray:
@@ -134,7 +143,9 @@ def _sounds(
         return np.zeros(length, np.float32)
 
     for _ in range(recipe.repeat):
-        order = random.permutation(len(clips)) if recipe.shuffle else np.arange(len(clips))
+        order = list(range(len(clips)))
+        if recipe.shuffle:
+            random.shuffle(order)
         for index in order:
             yield over_noise(gap())
             samples = _sample(clips[index], recipe)
@@ -161,7 +172,7 @@ def _sample(clip: Clip, recipe: BagRecipe) -> FloatArray:
 def _blocks(sounds: Iterator[FloatArray], recipe: BagRecipe) -> Iterator[FloatArray]:
     """Cut a stream of arrays into chunks; the last one is filled up with silence."""
     length = max(1, round(recipe.chunk_ms * 1e-3 * recipe.rate))
-    rest = np.zeros(0, np.float32)
+    rest: FloatArray = np.zeros(0, np.float32)
     for sound in sounds:
         rest = np.concatenate([rest, sound])
         whole = len(rest) // length
@@ -195,9 +206,7 @@ class _AudioTopic:
         pcm = np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2")
         pcm = np.repeat(pcm, self._recipe.channels)
         message = self._message(pcm, stamp)
-        self._writer.write(
-            self._connection, stamp, self._store.serialize_cdr(message, self._type)
-        )
+        self._writer.write(self._connection, stamp, self._store.serialize_cdr(message, self._type))
         self._frames += len(block)
 
     def _message(self, pcm: npt.NDArray[np.int16], stamp_ns: int) -> Any:
@@ -229,9 +238,7 @@ class _AudioTopic:
             recipe.channels, recipe.rate, "S16LE", recipe.rate * recipe.channels * 16, "wave"
         )
         connection = self._add(f"{recipe.topic}_info", AUDIO_INFO, latched=True)
-        self._writer.write(
-            connection, recipe.start_ns, self._store.serialize_cdr(info, AUDIO_INFO)
-        )
+        self._writer.write(connection, recipe.start_ns, self._store.serialize_cdr(info, AUDIO_INFO))
 
     def _add(self, topic: str, kind: str, latched: bool) -> Connection:
         return self._writer.add_connection(

@@ -20,9 +20,6 @@ from hri_emo_ros.errors import HriEmoError
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
-# Metadata version 8 is the last that Humble's rosbag2 reads too.
-_VERSION = 8
-
 _FOREVER = QosTime(0, 0)
 LATCHED = Qos(
     QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
@@ -42,8 +39,8 @@ def new_bag(path: Path, storage: str = "mcap") -> Iterator[Writer]:
     if storage not in STORAGES:
         raise HriEmoError(f"storage '{storage}' must be one of: {', '.join(STORAGES)}")
     try:
-        # rosbags takes the latest two versions only by their number.
-        with Writer(path, version=_VERSION, storage_plugin=STORAGES[storage]) as writer:
+        # Metadata version 8 is the last that Humble's rosbag2 reads too.
+        with Writer(path, version=8, storage_plugin=STORAGES[storage]) as writer:
             yield writer
     except WriterError as error:
         raise HriEmoError(f"cannot write the bag '{path}': {error}") from error

@@ -15,6 +15,7 @@ import zstandard
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 
+from hri_emo_ros.audio.pcm import PcmFormat, check_coding_format
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.labels import Label, check_within, ordered, parse_annotation
 from hri_emo_ros.evaluation.rosbag_types import (
@@ -45,27 +46,15 @@ class TruncatedBagError(HriEmoError):
 
 
 @dataclass(frozen=True)
-class RecordedFormat:
-    """PCM as the bag describes it."""
-
-    sample_rate: int
-    """Hz."""
-    channels: int
-    sample_format: str
-    """As the publisher wrote it, e.g. S16LE."""
-    coding_format: str = ""
-    """``mp3`` and the like for compressed audio; empty or ``wave`` for PCM."""
-
-
-@dataclass(frozen=True)
-class AudioMessage:
+class RecordedAudio:
     """One message of the audio topic."""
 
     stamp_ns: int
     """The header's stamp; the receive time where the type has no header."""
     receive_ns: int
+    """When the recorder got it."""
     data: bytes
-    format: RecordedFormat | None
+    format: PcmFormat | None
     """Set where the message itself tells (AudioStamped)."""
 
 
@@ -110,11 +99,6 @@ class AudioBag:
         except BaseException:
             self._storage.close()
             raise
-        if self.format and self.format.coding_format.lower() not in ("", "wave", "wav", "raw", "pcm"):
-            raise HriEmoError(
-                f"bag '{path}': topic '{self.topic}' carries {self.format.coding_format}, and only "
-                "PCM can be read; record with coding_format 'wave'"
-            )
 
     def __enter__(self) -> AudioBag:
         return self
@@ -135,7 +119,7 @@ class AudioBag:
         """Time since the bag's start."""
         return (receive_ns - self.start_ns) * 1e-9
 
-    def messages(self) -> Iterator[AudioMessage]:
+    def messages(self) -> Iterator[RecordedAudio]:
         """Audio messages in order of receipt.
 
         Raises:
@@ -210,7 +194,7 @@ class AudioBag:
             )
         return audio[0]
 
-    def _info(self) -> RecordedFormat | None:
+    def _info(self) -> PcmFormat | None:
         """The first AudioInfo that belongs to the audio topic."""
         if self.message_type == AUDIO_STAMPED:
             first = next(iter(self._storage.messages([self._connection])), None)
@@ -222,32 +206,35 @@ class AudioBag:
             store = typestore_for(connection)
             for _, _, raw in self._storage.messages([connection]):
                 info: Any = store.deserialize_cdr(raw, AUDIO_INFO)
-                return RecordedFormat(
-                    int(info.sample_rate), int(info.channels), info.sample_format,
-                    info.coding_format,
-                )  # fmt: skip
+                try:
+                    check_coding_format(info.coding_format)
+                    return PcmFormat(int(info.sample_rate), int(info.channels), info.sample_format)
+                except HriEmoError as error:
+                    raise HriEmoError(
+                        f"bag '{self.path}' topic '{connection.topic}': {error}"
+                    ) from error
         return None
 
     def _deserialise(self, raw: bytes) -> Any:
         return self._store.deserialize_cdr(raw, self.message_type)
 
-    def _decode(self, message: Any, receive_ns: int) -> AudioMessage:
+    def _decode(self, message: Any, receive_ns: int) -> RecordedAudio:
         if self.message_type == AUDIO_DATA:
             if not hasattr(message, "data"):
                 raise HriEmoError(
                     f"bag '{self.path}': topic '{self.topic}' holds AudioData of mgonzs13's "
                     "audio_common without its format; record AudioStamped"
                 )
-            return AudioMessage(receive_ns, receive_ns, message.data.tobytes(), None)
+            return RecordedAudio(receive_ns, receive_ns, message.data.tobytes(), None)
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         if stamp == 0:
             stamp = receive_ns
         if self.message_type == AUDIO_STAMPED:
             data, form = self._typed(message.audio)
-            return AudioMessage(stamp, receive_ns, data, form)
-        return AudioMessage(stamp, receive_ns, message.audio.data.tobytes(), None)
+            return RecordedAudio(stamp, receive_ns, data, form)
+        return RecordedAudio(stamp, receive_ns, message.audio.data.tobytes(), None)
 
-    def _typed(self, audio: Any) -> tuple[bytes, RecordedFormat]:
+    def _typed(self, audio: Any) -> tuple[bytes, PcmFormat]:
         """Bytes and format of mgonzs13's Audio, whose samples lie in the array of their type."""
         form = PYAUDIO_FORMATS.get(int(audio.info.format))
         if form is None:
@@ -264,7 +251,7 @@ class AudioBag:
             "U8": audio.audio_data.uint8_data,
         }[form]
         data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-        return data.tobytes(), RecordedFormat(int(audio.info.rate), int(audio.info.channels), form)
+        return data.tobytes(), PcmFormat(int(audio.info.rate), int(audio.info.channels), form)
 
     def _truncated(self, count: int, last_ns: int) -> TruncatedBagError:
         return TruncatedBagError(
@@ -274,7 +261,7 @@ class AudioBag:
         )
 
 
-def sensor_offset_ns(message: AudioMessage) -> int:
+def sensor_offset_ns(message: RecordedAudio) -> int:
     """What to add to a sensor's stamp to get the bag's receive clock, from its first message.
 
     Zero where both count from the same origin, so that the (real) delay of the transport stays in.

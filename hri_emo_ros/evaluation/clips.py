@@ -123,6 +123,4 @@ def speech_bounds(samples: FloatArray, rate: int) -> tuple[float, float]:
     """
     levels = _frame_levels(samples, rate)
     speech = np.flatnonzero(levels >= levels.max() * 10 ** (-_SPEECH_RANGE_DB / 20))
-    return float(speech[0] * _FRAME), min(
-        float((speech[-1] + 1) * _FRAME), len(samples) / rate
-    )
+    return float(speech[0] * _FRAME), min(float((speech[-1] + 1) * _FRAME), len(samples) / rate)

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def ordered(labels: Iterable[Label], where: str) -> list[Label]:
         HriEmoError: two labels overlap by more than `TOLERANCE`.
     """
     result = sorted(labels, key=lambda label: (label.start, label.end))
-    for before, after in zip(result, result[1:], strict=False):
+    for before, after in pairwise(result):
         if before.end > after.start + TOLERANCE:
             raise HriEmoError(
                 f"{where}: the labels {before.start:g}-{before.end:g} s and {after.start:g}-"

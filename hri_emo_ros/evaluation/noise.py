@@ -40,7 +40,7 @@ class NoiseSource:
         self._kind = source if source in SYNTHETIC else ""
         self._files = [] if self._kind else _noise_files(Path(source))
         self._state = np.zeros(len(_PINK_A) - 1)
-        self._rest = np.zeros(0, np.float32)
+        self._rest: FloatArray = np.zeros(0, np.float32)
         self._queue: list[Path] = []
         # The filter's own gain on white noise, so that pink noise has RMS 1 too.
         impulse = lfilter(_PINK_B, _PINK_A, np.eye(1, 1 << 16)[0])

@@ -51,9 +51,7 @@ class SalvagedBag:
             counts[connection.id] = counts.get(connection.id, 0) + 1
         self.connections = [c._replace(msgcount=counts.get(c.id, 0)) for c in self.connections]
 
-    def messages(
-        self, connections: list[Connection]
-    ) -> Iterator[tuple[Connection, int, bytes]]:
+    def messages(self, connections: list[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
         """Messages of these topics (an empty list: of all), with receive times in ns."""
         topics = {connection.topic for connection in connections}
         scan = self._scan_sqlite if self.path.suffix == ".db3" else self._scan_mcap
@@ -104,6 +102,8 @@ class SalvagedBag:
                 sqlite3.connect(f"file:{self.path}?mode=ro&immutable=1", uri=True)
             ) as database,
         ):
+            # Without this SQLite refuses a file that is shorter than its header says.
+            database.execute("PRAGMA writable_schema=ON")
             topics = {
                 number: self._add(
                     Connection(
@@ -115,6 +115,8 @@ class SalvagedBag:
             # In the order of the rows: the index on the stamps lies behind them and may be cut off.
             rows = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
             for number, stamp, data in rows:
+                if number not in topics:
+                    return  # SQLite reads what is missing as zeros
                 yield topics[number], stamp, data
 
 
