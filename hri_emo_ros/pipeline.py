@@ -121,9 +121,22 @@ class UtteranceJoiner:
         self.emit = emit
         self.live = live
         self.counters: dict[str, int] = dict.fromkeys(
-            ("chunks", "lost_chunks", "late_chunks", "unclosed", "finals", "provisionals",
-             "abstained", "without_words", "late_transcripts", "unmatched_transcripts",
-             "overflow", "errors"), 0)  # fmt: skip
+            (
+                "chunks",
+                "lost_chunks",
+                "late_chunks",
+                "unclosed",
+                "finals",
+                "provisionals",
+                "abstained",
+                "without_words",
+                "late_transcripts",
+                "unmatched_transcripts",
+                "overflow",
+                "errors",
+            ),
+            0,
+        )
         self.last_error = ""
         self._utterances: OrderedDict[int, _Pending] = OrderedDict()
         self._newest = 0
@@ -304,8 +317,15 @@ class UtteranceJoiner:
         self.counters["finals"] += 1
         self.counters["abstained"] += estimate.abstained
         self.emit(
-            Outcome(pending.audio.utterance_id, "final", pending.audio.stamp_ns, estimate, latency,
-                    pending.audio.speech_end_ns, error)  # fmt: skip
+            Outcome(
+                pending.audio.utterance_id,
+                "final",
+                pending.audio.stamp_ns,
+                estimate,
+                latency,
+                pending.audio.speech_end_ns,
+                error,
+            )
         )
 
     def _estimate_provisional(self, pending: _Pending, now: float) -> None:
@@ -317,8 +337,14 @@ class UtteranceJoiner:
             latency["total"] = latency["queue"] + seconds
         self.counters["provisionals"] += 1
         self.emit(
-            Outcome(pending.audio.utterance_id, "provisional", pending.audio.stamp_ns, estimate,
-                    latency, error=error)  # fmt: skip
+            Outcome(
+                pending.audio.utterance_id,
+                "provisional",
+                pending.audio.stamp_ns,
+                estimate,
+                latency,
+                error=error,
+            )
         )
 
     def _latency(self, pending: _Pending, estimate: EmotionEstimate) -> dict[str, float]:

@@ -1,0 +1,369 @@
+"""Cuts a stream of samples into utterances and releases them in chunks while they are spoken.
+
+Everything is decided per frame of 512 samples and counted in samples, so the result does not depend
+on how the stream is cut into calls, nor on any clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hri_emo_ros.audio.buffer import SampleBuffer
+from hri_emo_ros.audio.quality import Frame, NoiseFloor, QualityMeter, mean_square
+from hri_emo_ros.audio.vad import FRAME, SileroVad, SpeechDetector
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Thresholds as probabilities, lengths in samples at 16 kHz; see `parameters.SPEECH_NODE`."""
+
+    threshold: float
+    release_threshold: float
+    """At most `threshold`."""
+    min_speech: int
+    pause: int
+    max_length: int
+    pre_roll: int
+    hang_over: int
+    """At most `pause`."""
+    chunk: int
+    mute: bool
+
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, Any]) -> SegmenterConfig:
+        """Take the speech node's values; a release threshold above the threshold acts as that one.
+
+        Raises:
+            HriEmoError: an utterance could not be as short as `segment.max_length`.
+        """
+        opening = values["segment.pre_roll"] + values["segment.min_speech"]
+        if values["segment.max_length"] <= opening:
+            raise HriEmoError(
+                f"segment.max_length is {values['segment.max_length']:g} s, must be more than "
+                f"segment.pre_roll + segment.min_speech ({opening:g} s)"
+            )
+
+        def samples(name: str) -> int:
+            return round(float(values[name]) * SAMPLE_RATE)
+
+        return cls(
+            threshold=values["vad.threshold"],
+            release_threshold=min(values["vad.release_threshold"], values["vad.threshold"]),
+            min_speech=samples("segment.min_speech"),
+            pause=samples("segment.pause"),
+            max_length=samples("segment.max_length"),
+            pre_roll=samples("segment.pre_roll"),
+            hang_over=min(samples("segment.hang_over"), samples("segment.pause")),
+            chunk=samples("segment.chunk"),
+            mute=values["robot_speaking.mute"],
+        )
+
+    @property
+    def cut_window(self) -> int:
+        """Samples before the maximum length among which the quietest place is looked for."""
+        return min(SAMPLE_RATE, self.max_length // 4)
+
+
+@dataclass(frozen=True)
+class SegmentChunk:
+    """A piece of an utterance; positions are stream indices at 16 kHz."""
+
+    utterance_id: int
+    sequence: int
+    start: int
+    utterance_start: int
+    samples: FloatArray
+    quality: SignalQuality
+    last: bool
+    truncated: bool
+    speech_end: int
+    """One past the last sample of the last speech frame so far."""
+    robot_speaking: bool
+
+
+@dataclass
+class _Utterance:
+    """The open utterance."""
+
+    id: int
+    start: int
+    frames: list[Frame]
+    meter: QualityMeter
+    released: int = 0
+    """Everything before this index has been given out."""
+    sequence: int = 0
+    speech_end: int = field(init=False)
+    robot_speaking: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.released = self.start
+        self.speech_end = max((f.end for f in self.frames if f.speech), default=self.start)
+        self.robot_speaking = any(f.robot_speaking for f in self.frames)
+
+    def add(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        self.meter.add(frame)
+        self.robot_speaking = self.robot_speaking or frame.robot_speaking
+        if frame.speech:
+            self.speech_end = frame.end
+
+
+class Segmenter:
+    """The state machine.
+
+    Idle until `min_speech` of speech has been heard with no pause of `pause` in between; then an
+    utterance is open, beginning `pre_roll` before its first speech frame, until a pause of `pause`
+    or `max_length`. It ends `hang_over` after its last speech frame. Audio that may still turn out
+    to be the pause is held back, so the chunks put end to end are the utterance exactly.
+
+    An utterance of `max_length` is cut behind the quietest frame of its last second (`cut_window`)
+    and marked truncated; the next one begins with the very next sample.
+
+    Args:
+        config: may be replaced (attribute `config`) while running.
+        vad: Silero VAD if None.
+        robot_speaks: tells whether the robot speaks in a range of stream indices.
+    """
+
+    def __init__(
+        self,
+        config: SegmenterConfig,
+        vad: SpeechDetector | None = None,
+        robot_speaks: Callable[[int, int], bool] | None = None,
+    ) -> None:
+        self.config = config
+        self.counters = {"utterances": 0, "truncated": 0, "discarded_bursts": 0, "muted_samples": 0}
+        self._vad: SpeechDetector = vad if vad is not None else SileroVad()
+        self._robot_speaks = robot_speaks
+        self._noise = NoiseFloor()
+        self._next_id = 1
+        self._rest = np.zeros(0, np.float32)
+        self._position = 0
+        self._clipped = np.zeros(0, np.int64)
+        self._clip_weight = 1.0
+        self._muted = False
+        self._clear()
+
+    def _clear(self) -> None:
+        """Forget what was heard; counting goes on."""
+        self._buffer = SampleBuffer(self._position)
+        self._frames: list[Frame] = []
+        self._utterance: _Utterance | None = None
+        self._candidate: int | None = None
+        self._candidate_speech = 0
+        self._candidate_end = 0
+        self._speech = False
+        self._vad.reset()
+
+    @property
+    def position(self) -> int:
+        """Samples taken since the beginning, those of an incomplete frame included."""
+        return self._position + len(self._rest)
+
+    @property
+    def earliest(self) -> int:
+        """Stream index of the earliest sample that a chunk may still begin or count from."""
+        if self._utterance is not None:
+            return self._utterance.start
+        return self._buffer.start
+
+    @property
+    def speaking(self) -> bool:
+        """An utterance is open."""
+        return self._utterance is not None
+
+    def push(
+        self,
+        samples: FloatArray,
+        clipped: npt.NDArray[np.int64] | None = None,
+        clip_weight: float = 1.0,
+    ) -> list[SegmentChunk]:
+        """Take samples ([n] float32, 16 kHz) and return the chunks that they complete.
+
+        Args:
+            samples: any number of them.
+            clipped: stream indices of clipped samples, ascending, at or behind `position`; None
+                finds them among `samples`.
+            clip_weight: samples at 16 kHz that each of `clipped` stands for.
+        """
+        self._clip_weight = clip_weight
+        if clipped is None:
+            clipped = np.flatnonzero(np.abs(samples) >= 0.999) + self.position
+        if len(clipped):
+            self._clipped = np.concatenate([self._clipped, clipped])
+        stream = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        chunks: list[SegmentChunk] = []
+        whole = len(stream) - len(stream) % FRAME
+        for begin in range(0, whole, FRAME):
+            chunks += self._take(stream[begin : begin + FRAME])
+        self._rest = stream[whole:].copy()
+        return chunks
+
+    def flush(self) -> list[SegmentChunk]:
+        """The stream breaks off: close the open utterance and forget the rest. Ids go on."""
+        chunks: list[SegmentChunk] = []
+        if len(self._rest):
+            rest, self._rest = self._rest, self._rest[:0]
+            chunks += self._take(rest)
+        chunks += self._interrupt()
+        self._clear()
+        self._clipped = self._clipped[:0]
+        return chunks
+
+    def reset(self) -> None:
+        """Drop the open utterance without a word. Ids and positions go on."""
+        self._position += len(self._rest)
+        self._rest = self._rest[:0]
+        self._clipped = self._clipped[:0]
+        self._noise = NoiseFloor()
+        self._clear()
+
+    def _interrupt(self) -> list[SegmentChunk]:
+        if self._utterance is not None:
+            return self._close(self._utterance)
+        self.counters["discarded_bursts"] += self._candidate is not None
+        self._candidate = None
+        return []
+
+    def _take(self, samples: FloatArray) -> list[SegmentChunk]:
+        begin, end = self._position, self._position + len(samples)
+        count = int(np.searchsorted(self._clipped, end))
+        self._clipped = self._clipped[count:]
+        robot = self._robot_speaks is not None and self._robot_speaks(begin, end)
+        self._position = end
+        if robot and self.config.mute:
+            chunks = [] if self._muted else self._interrupt()
+            if not self._muted:
+                self._clear()
+            self._muted = True
+            self._buffer = SampleBuffer(end)
+            self.counters["muted_samples"] += len(samples)
+            return chunks
+        self._muted = False
+        whole = samples if len(samples) == FRAME else np.pad(samples, (0, FRAME - len(samples)))
+        probability = self._vad.probability(whole)
+        config = self.config
+        self._speech = probability >= (
+            config.release_threshold if self._speech else config.threshold
+        )
+        power = mean_square(samples)
+        frame = Frame(end, power, self._speech, count * self._clip_weight, len(samples), robot)
+        self._buffer.append(samples)
+        self._noise.observe(power, self._speech)
+        if self._utterance is None:
+            self._frames.append(frame)
+            self._listen(frame)
+        else:
+            self._utterance.add(frame)
+        return self._advance() if self._utterance is not None else []
+
+    def _listen(self, frame: Frame) -> None:
+        """Idle: open an utterance if there has been enough speech."""
+        config = self.config
+        if frame.speech:
+            if self._candidate is None:
+                self._candidate = frame.end - frame.length
+                self._candidate_speech = 0
+            self._candidate_speech += frame.length
+            self._candidate_end = frame.end
+        elif self._candidate is not None and frame.end - self._candidate_end >= config.pause:
+            self._candidate = None
+            self.counters["discarded_bursts"] += 1
+        start = max(
+            self._buffer.start,
+            (frame.end if self._candidate is None else self._candidate) - config.pre_roll,
+        )
+        self._buffer.drop_before(start)
+        while self._frames and self._frames[0].end <= start:
+            del self._frames[0]
+        if self._candidate is not None and self._candidate_speech >= config.min_speech:
+            self._open(start, self._frames)
+            self._frames = []
+            self._candidate = None
+
+    def _open(self, start: int, frames: list[Frame]) -> None:
+        self._utterance = _Utterance(
+            self._next_id, start, frames, QualityMeter(self._noise, frames)
+        )
+        self._next_id += 1
+        self.counters["utterances"] += 1
+
+    def _advance(self) -> list[SegmentChunk]:
+        """Give out what is certain to belong to the open utterance; close or cut it."""
+        chunks: list[SegmentChunk] = []
+        config = self.config
+        while (utterance := self._utterance) is not None:
+            certain = min(self._position, utterance.speech_end + config.hang_over)
+            if certain - utterance.start > config.max_length:
+                chunks += self._cut(utterance)
+                continue
+            if self._position - utterance.speech_end >= config.pause:
+                return chunks + self._close(utterance)
+            # What lies in the cut window may yet be the next utterance's.
+            certain = min(certain, utterance.start + config.max_length - config.cut_window)
+            while certain - utterance.released >= config.chunk:
+                chunks.append(self._release(utterance, utterance.released + config.chunk))
+            break
+        return chunks
+
+    def _cut(self, utterance: _Utterance) -> list[SegmentChunk]:
+        """End an utterance at its maximum length and go on with the next."""
+        latest = utterance.start + self.config.max_length
+        earliest = max(latest - self.config.cut_window, utterance.released)
+        places = [f for f in utterance.frames if earliest < f.end <= latest]
+        # None if segment.max_length was lowered meanwhile: then cut where we stand.
+        cut = min(places, key=lambda f: f.power).end if places else max(latest, earliest)
+        before = [f for f in utterance.frames if f.end <= cut]
+        after = [f for f in utterance.frames if f.end > cut]
+        utterance.speech_end = max((f.end for f in before if f.speech), default=utterance.start)
+        utterance.robot_speaking = any(f.robot_speaking for f in before)
+        self.counters["truncated"] += 1
+        chunks = self._close(utterance, cut)
+        if any(f.speech for f in after):
+            self._open(cut, after)
+        return chunks
+
+    def _close(self, utterance: _Utterance, cut: int | None = None) -> list[SegmentChunk]:
+        end = cut
+        if end is None:
+            end = min(self._position, utterance.speech_end + self.config.hang_over)
+        utterance.meter = QualityMeter(
+            self._noise, (f for f in utterance.frames if f.end - f.length < end)
+        )
+        chunks: list[SegmentChunk] = []
+        while end - utterance.released > self.config.chunk:
+            chunks.append(self._release(utterance, utterance.released + self.config.chunk))
+        chunks.append(self._release(utterance, end, last=True, truncated=cut is not None))
+        # Frames of the pause may be the next utterance's pre-roll, but no sample is given out twice.
+        self._frames = [f for f in utterance.frames if f.end > end]
+        self._utterance = None
+        self._candidate = None
+        return chunks
+
+    def _release(
+        self, utterance: _Utterance, end: int, last: bool = False, truncated: bool = False
+    ) -> SegmentChunk:
+        start = utterance.released
+        chunk = SegmentChunk(
+            utterance.id,
+            utterance.sequence,
+            start,
+            utterance.start,
+            self._buffer.copy(start, end),
+            utterance.meter.quality(),
+            last,
+            truncated,
+            utterance.speech_end,
+            utterance.robot_speaking,
+        )
+        utterance.released = end
+        utterance.sequence += 1
+        self._buffer.drop_before(end)
+        return chunk
