@@ -78,20 +78,29 @@ class EmotionEngine:
         threads: int = 0,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        values = declared.check("emotion_node", dict(parameters or {}))
         self.device = _device(device)
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, self.device)
         self.bundle = loaded
         self.model = loaded.model.eval().to(self.device)
         self._lock = threading.Lock()
-        self._min_speech = float(values["abstain.min_speech"])  # type: ignore[arg-type]
-        self._max_clipped = float(values["abstain.max_clipped"])  # type: ignore[arg-type]
-        self._min_snr = float(values["abstain.min_snr"])  # type: ignore[arg-type]
-        self._min_confidence = (
-            float(values["abstain.min_confidence"])  # type: ignore[arg-type]
-            or loaded.calibration.abstain_confidence
-        )
+        self.configure(parameters or {})
+
+    def configure(self, parameters: Mapping[str, Any]) -> None:
+        """Take new ``abstain.*`` values; safe while another thread estimates.
+
+        Raises:
+            HriEmoError: a name is not declared or a value is refused; the old ones stay.
+        """
+        values = declared.check("emotion_node", dict(parameters))
+        with self._lock:
+            self._min_speech = float(values["abstain.min_speech"])  # type: ignore[arg-type]
+            self._max_clipped = float(values["abstain.max_clipped"])  # type: ignore[arg-type]
+            self._min_snr = float(values["abstain.min_snr"])  # type: ignore[arg-type]
+            self._min_confidence = (
+                float(values["abstain.min_confidence"])  # type: ignore[arg-type]
+                or self.bundle.calibration.abstain_confidence
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ WATCH_PERIOD = 0.2
 INFO_WAIT = 1.0
 """Seconds for which the first audio is held back when somebody publishes AudioInfo: a latched
 message may come in later than the first sound, which would be read in the wrong format."""
+RATE_TOLERANCE = 0.1
+"""Deviation of the measured sample rate from the declared one that is reported, a share."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class SpeechNode(HriNode):
     def _on_robot_speaking(self, message: Bool) -> None:
         if self.state == "active" and self._front_end is not None:
             front_end, stamp = self._front_end, self.get_clock().now().nanoseconds
-            self._command(lambda: self._publish(front_end.robot_speaking(message.data, stamp)))
+            self._command(lambda: front_end.robot_speaking(message.data, stamp))
 
     def _look(self) -> None:
         """Say so when no audio comes, and who publishes what on the topic."""
@@ -201,6 +203,7 @@ class SpeechNode(HriNode):
             self._release()
         if silent < float(self._parameters["audio.timeout"]):  # type: ignore[arg-type]
             self.diagnostics.condition("no audio", Level.OK)
+            self._command(self._check_rate)
             return
         if self._heard:
             self._heard = False
@@ -226,7 +229,7 @@ class SpeechNode(HriNode):
         self._format = pcm_format
         front_end = self._front_end
         if front_end is not None:
-            self._command(lambda: self._publish(front_end.set_format(pcm_format)))
+            self._command(lambda: front_end.set_format(pcm_format))
 
     def _command(self, do: Callable[[], None], seconds: float = 0.0) -> None:
         if self._worker is not None:
@@ -246,12 +249,24 @@ class SpeechNode(HriNode):
         if self._front_end is not None:
             self._publish(self._front_end.flush())
 
+    def _check_rate(self) -> None:
+        """Bytes read in the wrong format come at a rate that the stamps contradict."""
+        measured = self._front_end.measured_rate if self._front_end is not None else None
+        declared = self._format.sample_rate
+        wrong = measured is not None and abs(measured / declared - 1.0) > RATE_TOLERANCE
+        self.diagnostics.condition(
+            "rate",
+            Level.WARN if wrong else Level.OK,
+            f"audio comes at {measured or 0:.0f} samples a second by its stamps but is read as "
+            f"{declared} Hz: check audio.sample_rate, audio.channels and audio.sample_format",
+        )
+
     def _configure(self, parameters: dict[str, Value]) -> None:
         if self._front_end is not None:
-            self._publish(self._front_end.configure(parameters))
+            self._front_end.configure(parameters)
 
-    def _publish(self, chunks: list[SpeechChunk] | None) -> None:
-        for chunk in chunks or ():
+    def _publish(self, chunks: list[SpeechChunk]) -> None:
+        for chunk in chunks:
             self._speech.publish(conversions.chunk_message(chunk, self._stream, self._frame))
 
 
