@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
 from hri_emo_ros.model.calibration import probabilities
+from hri_emo_ros.model.explain import fuse_with_explanation
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
+from hri_emo_ros.model.tokenizer import EncodedText
 from hri_emo_ros.model.weights import modality_weights
 from hri_emo_ros.types import (
     SAMPLE_RATE,
     AbstainReason,
     EmotionEstimate,
-    Explanation,
     FloatArray,
     SignalQuality,
     Transcript,
@@ -162,10 +163,31 @@ class EmotionEngine:
             with self._timed(latency, "text_encoder"):
                 text, text_mask = self.model.encode_text(batch)
             encoded = EncodedBatch(audio, audio_mask, text, text_mask)
+            explanation = None
             with self._timed(latency, "fusion"):
-                output = self.model.fuse(encoded, batch)
-                estimates = self._read(output, inputs, latency)
+                if explain:
+                    output, explanation = fuse_with_explanation(
+                        self.model, encoded, batch, self._tokens(items[0]), inputs[0].transcript
+                    )
+                else:
+                    output = self.model.fuse(encoded, batch)
+            estimates = self._read(output, inputs, latency)
+        if explanation is not None:
+            estimates = [replace(estimates[0], explanation=explanation)]
         return estimates
+
+    def logits(self, inputs: Sequence[EngineInput]) -> FloatArray:
+        """Uncalibrated logits [inputs, labels] of several utterances in one batch."""
+        items = [self._item(_checked(item)) for item in inputs]
+        batch = collate(items, self.model.config, self.bundle.tokenizer).to(self.device)
+        with self._lock, torch.inference_mode():
+            return self.model(batch).logits.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _tokens(self, item: ModelItem) -> EncodedText | None:
+        tokenizer = self.bundle.tokenizer
+        if tokenizer is None or not item.text or not item.text.strip():
+            return None
+        return tokenizer.encode(item.text, self.model.config.max_text_tokens)
 
     def _item(self, item: EngineInput) -> ModelItem:
         """What the network gets: audio without a voice in it is left out."""
@@ -309,6 +331,3 @@ def _normalised_entropy(p: np.ndarray, multi_label: bool) -> float:
         q = np.clip(1.0 - p, 1e-12, 1.0)
         return float(np.clip(-(p * np.log2(p) + q * np.log2(q)).mean(), 0.0, 1.0))
     return float(np.clip(-(p * np.log(p)).sum() / np.log(len(p)), 0.0, 1.0))
-
-
-__all__ = ["EmotionEngine", "EngineInput", "Explanation"]
