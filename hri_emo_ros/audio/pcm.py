@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -87,17 +88,17 @@ class PcmFormat:
             raise HriEmoError(f"{self.channels} channels must be 1 to 32: set audio.channels")
         object.__setattr__(self, "sample_format", parse_sample_format(self.sample_format))
 
-    @property
+    @cached_property
     def sample_bytes(self) -> int:
         """Bytes of one sample of one channel."""
         return int(self.sample_format.strip("USFLBE")) // 8
 
-    @property
+    @cached_property
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels."""
         return self.sample_bytes * self.channels
 
-    @property
+    @cached_property
     def full_scale(self) -> float:
         """Magnitude from which a sample counts as clipped.
 

@@ -157,10 +157,8 @@ def measure_quality(
     if speech_probabilities is None:
         from hri_emo_ros.audio.vad import SileroVad  # Loads a network: only where it is used.
 
-        vad = SileroVad()
-        speech_probabilities = np.array(
-            [vad.probability(np.pad(f, (0, FRAME - len(f)))) for f in frames], np.float32
-        )
+        padded = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
+        speech_probabilities = SileroVad().probabilities(padded) if len(padded) else padded[:, 0]
     noise = NoiseFloor()
     records = []
     speech = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,7 @@ class Segmenter:
         config: may be replaced (attribute `config`) while running.
         vad: Silero VAD if None.
         robot_speaks: tells whether the robot speaks in a range of stream indices.
+        batch: frames to collect before the voice detector is asked; changes no result.
     """
 
     def __init__(
@@ -137,16 +139,18 @@ class Segmenter:
         config: SegmenterConfig,
         vad: SpeechDetector | None = None,
         robot_speaks: Callable[[int, int], bool] | None = None,
+        batch: int = 1,
     ) -> None:
         self.config = config
         self.counters = {"utterances": 0, "truncated": 0, "discarded_bursts": 0, "muted_samples": 0}
         self._vad: SpeechDetector = vad if vad is not None else SileroVad()
         self._robot_speaks = robot_speaks
+        self._batch = batch
         self._noise = NoiseFloor()
         self._next_id = 1
-        self._rest = np.zeros(0, np.float32)
+        self._rest: FloatArray = np.zeros(0, np.float32)
         self._position = 0
-        self._clipped = np.zeros(0, np.int64)
+        self._clipped: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._clip_weight = 1.0
         self._muted = False
         self._clear()
@@ -199,19 +203,22 @@ class Segmenter:
         if len(clipped):
             self._clipped = np.concatenate([self._clipped, clipped])
         stream = np.concatenate([self._rest, samples]) if len(self._rest) else samples
-        chunks: list[SegmentChunk] = []
         whole = len(stream) - len(stream) % FRAME
-        for begin in range(0, whole, FRAME):
-            chunks += self._take(stream[begin : begin + FRAME])
+        if whole < self._batch * FRAME:
+            self._rest = stream.copy()
+            return []
         self._rest = stream[whole:].copy()
-        return chunks
+        return self._take(stream[:whole].reshape(-1, FRAME))
 
     def flush(self) -> list[SegmentChunk]:
         """The stream breaks off: close the open utterance and forget the rest. Ids go on."""
         chunks: list[SegmentChunk] = []
-        if len(self._rest):
-            rest, self._rest = self._rest, self._rest[:0]
-            chunks += self._take(rest)
+        rest, self._rest = self._rest, self._rest[:0]
+        whole = len(rest) - len(rest) % FRAME
+        if whole:
+            chunks += self._take(rest[:whole].reshape(-1, FRAME))
+        if length := len(rest) - whole:
+            chunks += self._take(np.pad(rest[whole:], (0, FRAME - length))[None], length)
         chunks += self._interrupt()
         self._clear()
         self._clipped = self._clipped[:0]
@@ -232,31 +239,58 @@ class Segmenter:
         self._candidate = None
         return []
 
-    def _take(self, samples: FloatArray) -> list[SegmentChunk]:
-        begin, end = self._position, self._position + len(samples)
-        count = int(np.searchsorted(self._clipped, end))
+    def _take(self, frames: FloatArray, length: int = FRAME) -> list[SegmentChunk]:
+        """Go through frames [n, 512]; only `length` samples of each are the stream's."""
+        begins = self._position + length * np.arange(len(frames))
+        robot = [
+            self._robot_speaks is not None and self._robot_speaks(int(b), int(b) + length)
+            for b in begins
+        ]
+        chunks: list[SegmentChunk] = []
+        for heard, run in groupby(
+            range(len(frames)), lambda i: not (robot[i] and self.config.mute)
+        ):
+            indices = list(run)
+            if not heard:
+                chunks += self._mute(length * len(indices))
+                continue
+            self._muted = False
+            probabilities = self._vad.probabilities(frames[indices[0] : indices[-1] + 1])
+            for i, probability in zip(indices, probabilities, strict=True):
+                chunks += self._step(frames[i, :length], float(probability), robot[i])
+        return chunks
+
+    def _mute(self, count: int) -> list[SegmentChunk]:
+        """Pass over samples unheard."""
+        chunks: list[SegmentChunk] = []
+        if not self._muted:
+            chunks = self._interrupt()
+            self._clear()
+        self._muted = True
+        self._position += count
+        self._clipped = self._clipped[np.searchsorted(self._clipped, self._position) :]
+        self._buffer = SampleBuffer(self._position)
+        self.counters["muted_samples"] += count
+        return chunks
+
+    def _step(self, samples: FloatArray, probability: float, robot: bool) -> list[SegmentChunk]:
+        """Take one frame."""
+        self._position += len(samples)
+        count = int(np.searchsorted(self._clipped, self._position)) if len(self._clipped) else 0
         self._clipped = self._clipped[count:]
-        robot = self._robot_speaks is not None and self._robot_speaks(begin, end)
-        self._position = end
-        if robot and self.config.mute:
-            chunks = [] if self._muted else self._interrupt()
-            if not self._muted:
-                self._clear()
-            self._muted = True
-            self._buffer = SampleBuffer(end)
-            self.counters["muted_samples"] += len(samples)
-            return chunks
-        self._muted = False
-        whole = samples if len(samples) == FRAME else np.pad(samples, (0, FRAME - len(samples)))
-        probability = self._vad.probability(whole)
-        config = self.config
         self._speech = probability >= (
-            config.release_threshold if self._speech else config.threshold
+            self.config.release_threshold if self._speech else self.config.threshold
         )
-        power = mean_square(samples)
-        frame = Frame(end, power, self._speech, count * self._clip_weight, len(samples), robot)
+        frame = Frame(
+            end=self._position,
+            power=mean_square(samples),
+            speech=self._speech,
+            clipped=count * self._clip_weight,
+            length=len(samples),
+            robot_speaking=robot,
+        )
         self._buffer.append(samples)
-        self._noise.observe(power, self._speech)
+        self._noise.observe(frame.power, frame.speech)
         if self._utterance is None:
             self._frames.append(frame)
             self._listen(frame)
