@@ -158,3 +158,27 @@ class EmotionEstimate:
     @property
     def abstained(self) -> bool:
         return self.abstain_reason is not AbstainReason.NONE
+
+    @property
+    def abstain_text(self) -> str:
+        """Why the estimate abstained, in a sentence with the figures; empty if it did not."""
+        quality = self.quality
+        voiced = 0.0 if quality is None else quality.speech_fraction * self.duration
+        clipped = 0.0 if quality is None else quality.clipped_fraction
+        snr = "unknown"
+        if quality is not None and not np.isnan(quality.snr_db):
+            snr = f"{quality.snr_db:.0f} dB"
+        top = float(self.probabilities.max()) if self.probabilities.size else 0.0
+        return {
+            AbstainReason.NONE: "",
+            AbstainReason.NO_SPEECH: f"no voice in {self.duration:.2f} s of audio",
+            AbstainReason.TOO_SHORT: f"only {voiced:.2f} s of voice (abstain.min_speech)",
+            AbstainReason.CLIPPED: f"{clipped:.0%} of the samples clip (abstain.max_clipped): turn "
+            "the microphone down",
+            AbstainReason.ROBOT_SPEAKING: "the robot spoke during the utterance",
+            AbstainReason.LOW_CONFIDENCE: f"highest probability only {top:.2f} "
+            "(abstain.min_confidence)",
+            AbstainReason.TOO_NOISY: f"signal-to-noise ratio {snr} and no words (abstain.min_snr)",
+            AbstainReason.NO_MODEL: "no model bundle is loaded, see /diagnostics",
+            AbstainReason.ERROR: "the estimate failed, see /diagnostics",
+        }[self.abstain_reason]

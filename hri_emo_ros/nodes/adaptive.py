@@ -64,8 +64,10 @@ class AdaptiveSubscription:
     def describe_publishers(self) -> str:
         """The publishers in words, for error messages."""
         seen = sorted(
-            {f"{p.node_namespace.rstrip('/')}/{p.node_name} ({p.topic_type})"
-             for p in self.publishers()}
+            {
+                f"{p.node_namespace.rstrip('/')}/{p.node_name} ({p.topic_type})"
+                for p in self.publishers()
+            }
         )
         return ", ".join(seen) if seen else "no publisher"
 

@@ -63,8 +63,12 @@ class AsrNode(HriNode):
             dropped=self._on_dropped,
         )
         self._input = AdaptiveSubscription(
-            self, "speech", {"hri_emo_msgs/msg/Speech": Speech}, self._on_speech,
-            qos.SPEECH, before_publisher=True,
+            self,
+            "speech",
+            {"hri_emo_msgs/msg/Speech": Speech},
+            self._on_speech,
+            qos.SPEECH,
+            before_publisher=True,
         )
 
     def open(self) -> None:
@@ -103,8 +107,10 @@ class AsrNode(HriNode):
             return
         chunk = conversions.chunk_of(message)
         speech = self._open
-        if speech is None or self._stream != message.stream_id or (
-            speech.utterance_id != chunk.utterance_id
+        if (
+            speech is None
+            or self._stream != message.stream_id
+            or (speech.utterance_id != chunk.utterance_id)
         ):
             if speech is not None:
                 self.diagnostics.count("utterances whose end was lost")

@@ -84,8 +84,12 @@ class AudioPlayer(HriNode):
         if p["player.microphone"]:
             return MicrophoneSource(str(p["player.microphone"]), rate, channels, chunk)
         return FileSource(
-            list(p["player.files"]), rate, channels, chunk,
-            float(p["player.gap"]), bool(p["player.loop"]),
+            list(p["player.files"]),
+            rate,
+            channels,
+            chunk,
+            float(p["player.gap"]),
+            bool(p["player.loop"]),
         )
 
     def _play(self, source: Source) -> None:

@@ -21,8 +21,6 @@ from hri_emo_msgs.msg import Word as WordMsg
 
 from hri_emo_ros.types import (
     SAMPLE_RATE,
-    AbstainReason,
-    EmotionEstimate,
     Explanation,
     SignalQuality,
     SpeechChunk,
@@ -162,9 +160,7 @@ def transcript_of(message: TranscriptMsg) -> Transcript:
     """Transcript message -> Transcript; unknown confidences count as full."""
     return Transcript(
         text=message.text.strip() if message.status == TranscriptMsg.STATUS_OK else "",
-        words=tuple(
-            Word(w.text, w.start, w.end, _known(w.confidence, 1.0)) for w in message.words
-        ),
+        words=tuple(Word(w.text, w.start, w.end, _known(w.confidence, 1.0)) for w in message.words),
         confidence=_known(message.confidence, 1.0),
         language=message.language,
         latency=_known(message.latency, 0.0),
@@ -201,7 +197,7 @@ def state_message(outcome: Outcome, stream_id: str, frame_id: str) -> EmotionSta
         uncertainty=float(estimate.uncertainty) if computed else 1.0,
         abstained=abstained,
         abstain_reason=int(estimate.abstain_reason),
-        abstain_text=abstain_text(estimate),
+        abstain_text=estimate.abstain_text,
         audio_weight=float(estimate.audio_weight) if computed else 0.5,
         text_weight=float(estimate.text_weight) if computed else 0.5,
         audio_weight_per_emotion=floats(estimate.audio_weight_per_emotion if computed else ()),
@@ -234,27 +230,6 @@ def latency_message(latency: dict[str, float]) -> StageLatency:
     return StageLatency(
         **{field: max(0.0, float(latency.get(s, 0.0))) for s, field in LATENCY_FIELDS.items()}
     )
-
-
-def abstain_text(estimate: EmotionEstimate) -> str:
-    """Why an estimate abstained, in a sentence with the figures; empty if it did not."""
-    quality = estimate.quality
-    snr = "unknown" if quality is None or math.isnan(quality.snr_db) else f"{quality.snr_db:.0f} dB"
-    clipped = 0.0 if quality is None else quality.clipped_fraction
-    voiced = 0.0 if quality is None else quality.speech_fraction * estimate.duration
-    top = float(estimate.probabilities.max()) if estimate.probabilities.size else 0.0
-    return {
-        AbstainReason.NONE: "",
-        AbstainReason.NO_SPEECH: f"no voice in {estimate.duration:.2f} s of audio",
-        AbstainReason.TOO_SHORT: f"only {voiced:.2f} s of voice (abstain.min_speech)",
-        AbstainReason.CLIPPED: f"{clipped:.0%} of the samples clip (abstain.max_clipped): turn the "
-        "microphone down",
-        AbstainReason.ROBOT_SPEAKING: "the robot spoke during the utterance",
-        AbstainReason.LOW_CONFIDENCE: f"highest probability only {top:.2f} (abstain.min_confidence)",
-        AbstainReason.TOO_NOISY: f"signal-to-noise ratio {snr} and no words (abstain.min_snr)",
-        AbstainReason.NO_MODEL: "no model bundle is loaded, see /diagnostics",
-        AbstainReason.ERROR: "the estimate failed, see /diagnostics",
-    }[estimate.abstain_reason]
 
 
 def explanation_message(

@@ -68,7 +68,7 @@ class Diagnostics:
         """Count an event that should not happen and say so."""
         with self._lock:
             self._failures[kind] = (time.monotonic(), level, text)
-            self._counts[f"{kind} count"] = self._counts.get(f"{kind} count", 0) + 1
+            self._counts[f"failures: {kind}"] = self._counts.get(f"failures: {kind}", 0) + 1
         self._log(kind, level, text)
 
     def count(self, name: str, by: int = 1) -> None:

@@ -62,15 +62,22 @@ class EmotionNode(HriNode):
             lambda job: job(),
             lambda error: self.failed("estimate", error),
             capacity=QUEUE,
-            dropped=lambda job: self.diagnostics.failure("dropped messages", "emotion_node is too "
-                "slow for what it hears: messages are dropped", Level.WARN),
+            dropped=lambda job: self.diagnostics.failure(
+                "dropped messages",
+                "emotion_node is too slow for what it hears: messages are dropped",
+                Level.WARN,
+            ),
             idle=self._tick,
             period=TICK,
         )
         self._inputs = [
             AdaptiveSubscription(
-                self, "speech", {"hri_emo_msgs/msg/Speech": Speech}, self._on_speech,
-                qos.SPEECH, before_publisher=True,
+                self,
+                "speech",
+                {"hri_emo_msgs/msg/Speech": Speech},
+                self._on_speech,
+                qos.SPEECH,
+                before_publisher=True,
             )
         ]
         source = parameters["transcript.source"]
@@ -82,8 +89,12 @@ class EmotionNode(HriNode):
             )
             self._inputs.append(
                 AdaptiveSubscription(
-                    self, "transcript", {kind[0]: kind[1]}, kind[2],
-                    qos.TRANSCRIPT, before_publisher=True,
+                    self,
+                    "transcript",
+                    {kind[0]: kind[1]},
+                    kind[2],
+                    qos.TRANSCRIPT,
+                    before_publisher=True,
                 )
             )
 

@@ -207,8 +207,10 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
     arguments = list(sys.argv if args is None else args)
     own = remove_ros_args(arguments)[1:]
     if unknown := [a for a in own if a != "--autostart"]:
-        print(f"unknown argument '{unknown[0]}'; allowed: --autostart, --ros-args ...",
-              file=sys.stderr)
+        print(
+            f"unknown argument '{unknown[0]}'; allowed: --autostart, --ros-args ...",
+            file=sys.stderr,
+        )
         return 2
     rclpy.init(args=arguments)
     nodes: list[HriNode] = []

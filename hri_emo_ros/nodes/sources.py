@@ -16,9 +16,7 @@ from hri_emo_ros.errors import HriEmoError
 
 Block = npt.NDArray[np.int16]
 
-PORTAUDIO_HINT = (
-    "the microphone needs the PortAudio library: sudo apt-get install libportaudio2"
-)
+PORTAUDIO_HINT = "the microphone needs the PortAudio library: sudo apt-get install libportaudio2"
 
 
 class Source(Protocol):

@@ -76,8 +76,12 @@ class SpeechNode(HriNode):
             self, "audio_info", audio_messages.info_types(), self._on_info, qos.AUDIO_INFO
         )
         robot = AdaptiveSubscription(
-            self, "robot_speaking", {"std_msgs/msg/Bool": Bool}, self._on_robot_speaking,
-            qos.EVENT, before_publisher=True,
+            self,
+            "robot_speaking",
+            {"std_msgs/msg/Bool": Bool},
+            self._on_robot_speaking,
+            qos.EVENT,
+            before_publisher=True,
         )
         self._subscriptions_ = [self._audio, self._infos, robot]
         self._watch = self.create_timer(
@@ -209,8 +213,10 @@ class SpeechNode(HriNode):
             self._heard = False
             # The person is not kept open for as long as the microphone is away.
             self._command(self._flush)
-        advice = "" if self._audio.type_name else (
-            "; remap 'audio' to the robot's topic or check audio.message_type"
+        advice = (
+            ""
+            if self._audio.type_name
+            else ("; remap 'audio' to the robot's topic or check audio.message_type")
         )
         self.diagnostics.condition(
             "no audio",

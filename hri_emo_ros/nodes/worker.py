@@ -110,7 +110,9 @@ class Worker(Generic[T]):
                     return
                 if self._items:
                     item, have = self._items.popleft(), True
-                    self._waiting_cost -= self._cost(item)
+                    # Sums of fractions drift: start over whenever the queue is empty.
+                    left = self._waiting_cost - self._cost(item)
+                    self._waiting_cost = left if self._items else 0.0
                     self._busy = True
             try:
                 if have:
