@@ -206,8 +206,11 @@ class _AudioTopic:
         pcm = np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2")
         pcm = np.repeat(pcm, self._recipe.channels)
         message = self._message(pcm, stamp)
-        self._writer.write(self._connection, stamp, self._store.serialize_cdr(message, self._type))
         self._frames += len(block)
+        # Without a header the time of receipt is all there is, and no sample is received early.
+        receive = self.time_ns if self._type == AUDIO_DATA else stamp
+        data = self._store.serialize_cdr(message, self._type)
+        self._writer.write(self._connection, receive, data)
 
     def _message(self, pcm: npt.NDArray[np.int16], stamp_ns: int) -> Any:
         make = self._types

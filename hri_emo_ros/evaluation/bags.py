@@ -27,11 +27,13 @@ from hri_emo_ros.evaluation.rosbag_types import (
     typestore_for,
 )
 from hri_emo_ros.evaluation.salvage import SalvagedBag
+from hri_emo_ros.pipeline import RobotSpeaking
 
 LABEL_TOPIC = "/emotion_labels"
 """std_msgs/String, each message one JSON object with the keys of the labels' CSV."""
 
 _STRING = "std_msgs/msg/String"
+_BOOL = "std_msgs/msg/Bool"
 _CLOCK_TOLERANCE_NS = 5_000_000_000
 """Stamps further than this from the receive times count from another origin (a sensor's boot)."""
 # What rosbags and its storages raise on broken files; none of it is documented.
@@ -50,10 +52,12 @@ class RecordedAudio:
     """One message of the audio topic."""
 
     stamp_ns: int
-    """The header's stamp; the receive time where the type has no header."""
+    """The header's stamp; the receive time where there is none."""
     receive_ns: int
     """When the recorder got it."""
     data: bytes
+    stamped: bool
+    """`stamp_ns` is the header's."""
     format: PcmFormat | None
     """Set where the message itself tells (AudioStamped)."""
 
@@ -96,6 +100,9 @@ class AudioBag:
             self.message_count = self._connection.msgcount
             self._store = typestore_for(self._connection)
             self.format = self._info()
+            self._robot = self._robot_topic()
+            self.origin_ns = self._origin()
+            """Sensor stamp of the bag's start: what to subtract from stamps to get the bag's time."""
         except BaseException:
             self._storage.close()
             raise
@@ -125,13 +132,29 @@ class AudioBag:
         Raises:
             TruncatedBagError: at the end, where the bag breaks off.
         """
+        for event in self.events():
+            if isinstance(event, RecordedAudio):
+                yield event
+
+    def events(self) -> Iterator[RecordedAudio | RobotSpeaking]:
+        """Audio, and when the robot said that it spoke (a std_msgs/Bool named robot_speaking).
+
+        Raises:
+            TruncatedBagError: at the end, where the bag breaks off.
+        """
         last = self.start_ns
         count = 0
+        wanted = [self._connection, *([self._robot] if self._robot else [])]
         try:
-            for _, receive_ns, raw in self._storage.messages([self._connection]):
-                message = self._decode(self._deserialise(raw), receive_ns)
-                last, count = receive_ns, count + 1
-                yield message
+            for connection, receive_ns, raw in self._storage.messages(wanted):
+                last = receive_ns
+                if connection.topic != self.topic:
+                    active: Any = typestore_for(connection).deserialize_cdr(raw, _BOOL)
+                    stamp_ns = receive_ns - self.start_ns + self.origin_ns
+                    yield RobotSpeaking(bool(active.data), stamp_ns)
+                    continue
+                count += 1
+                yield self._decode(self._deserialise(raw), receive_ns)
         except _BROKEN as error:
             raise self._truncated(count, last) from error
         if self._damaged:
@@ -215,6 +238,27 @@ class AudioBag:
                     ) from error
         return None
 
+    def _robot_topic(self) -> Connection | None:
+        return next(
+            (
+                c
+                for c in self._storage.connections
+                if c.msgtype == _BOOL and c.topic.rsplit("/", 1)[-1] == "robot_speaking"
+            ),
+            None,
+        )
+
+    def _origin(self) -> int:
+        """The bag's start on the sensor's clock.
+
+        Where both clocks count from the same origin they are taken for one, so that the transport's
+        real delay stays in; else the first message is taken to be received at once.
+        """
+        for _, receive_ns, raw in self._storage.messages([self._connection]):
+            difference = receive_ns - self._decode(self._deserialise(raw), receive_ns).stamp_ns
+            return self.start_ns - (difference if abs(difference) > _CLOCK_TOLERANCE_NS else 0)
+        return self.start_ns
+
     def _deserialise(self, raw: bytes) -> Any:
         return self._store.deserialize_cdr(raw, self.message_type)
 
@@ -225,14 +269,14 @@ class AudioBag:
                     f"bag '{self.path}': topic '{self.topic}' holds AudioData of mgonzs13's "
                     "audio_common without its format; record AudioStamped"
                 )
-            return RecordedAudio(receive_ns, receive_ns, message.data.tobytes(), None)
+            return RecordedAudio(receive_ns, receive_ns, message.data.tobytes(), False, None)
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        if stamp == 0:
-            stamp = receive_ns
+        stamped = stamp != 0
+        stamp = stamp or receive_ns
         if self.message_type == AUDIO_STAMPED:
             data, form = self._typed(message.audio)
-            return RecordedAudio(stamp, receive_ns, data, form)
-        return RecordedAudio(stamp, receive_ns, message.audio.data.tobytes(), None)
+            return RecordedAudio(stamp, receive_ns, data, stamped, form)
+        return RecordedAudio(stamp, receive_ns, message.audio.data.tobytes(), stamped, None)
 
     def _typed(self, audio: Any) -> tuple[bytes, PcmFormat]:
         """Bytes and format of mgonzs13's Audio, whose samples lie in the array of their type."""
@@ -259,15 +303,6 @@ class AudioBag:
             f"{count} messages of '{self.topic}', up to {self.seconds(last_ns):.2f} s, could be "
             "read; mend it with 'mcap recover' or sqlite3's '.recover' and 'ros2 bag reindex'"
         )
-
-
-def sensor_offset_ns(message: RecordedAudio) -> int:
-    """What to add to a sensor's stamp to get the bag's receive clock, from its first message.
-
-    Zero where both count from the same origin, so that the (real) delay of the transport stays in.
-    """
-    difference = message.receive_ns - message.stamp_ns
-    return difference if abs(difference) > _CLOCK_TOLERANCE_NS else 0
 
 
 def _shared(one: str, other: str) -> int:
