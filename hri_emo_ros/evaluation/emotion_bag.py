@@ -157,7 +157,7 @@ class EmotionBagWriter:
             uncertainty=float(estimate.uncertainty),
             abstained=abstained,
             abstain_reason=int(estimate.abstain_reason),
-            abstain_text=estimate.abstain_text(),
+            abstain_text=estimate.abstain_text,
             audio_weight=float(estimate.audio_weight),
             text_weight=float(estimate.text_weight),
             audio_weight_per_emotion=_floats(estimate.audio_weight_per_emotion),
