@@ -10,7 +10,6 @@ import os
 
 import lifecycle_msgs.msg
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -21,6 +20,8 @@ from launch.events import matches_action
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
+
+from launch import LaunchDescription
 
 PACKAGE = "hri_emo_ros"
 NODES = ("speech_node", "asr_node", "emotion_node")

@@ -9,7 +9,6 @@ from typing import Any
 
 from hri_emo_msgs.msg import Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
-
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.utterance import UtteranceBuffer
 from hri_emo_ros.nodes import conversions, qos
@@ -135,7 +134,7 @@ class AsrNode(HriNode):
         queueing = time.monotonic() - job.arrived
         try:
             transcript = self._recogniser.transcribe(job.speech.samples, job.speech.quality)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the words must hear of it
+        except Exception as error:
             self.failed("asr", error)
             self._publish(job, None, queueing, f"{type(error).__name__}: {error}")
             return
@@ -154,7 +153,9 @@ class AsrNode(HriNode):
     def _publish(
         self, job: _Job, transcript: Transcript | None, queueing: float, failure: str = ""
     ) -> None:
-        assert job.speech is not None and job.last is not None and self._recogniser is not None
+        assert job.speech is not None
+        assert job.last is not None
+        assert self._recogniser is not None
         self._transcripts.publish(
             conversions.transcript_message(
                 transcript,

@@ -111,7 +111,7 @@ class AudioPlayer(HriNode):
                 self._frames += len(block)
             self.finished = True
             self.get_logger().info(f"played {self._frames / source.sample_rate:.1f} s")
-        except Exception as error:  # noqa: BLE001 - a thread's traceback would be all that is left
+        except Exception as error:
             if not self._ending.is_set():
                 self.failed("playing", error)
 

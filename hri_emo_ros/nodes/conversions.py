@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from hri_emo_msgs.msg import EmotionExplanation, EmotionState, StageLatency
+
+from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech, StageLatency
 from hri_emo_msgs.msg import SignalQuality as SignalQualityMsg
-from hri_emo_msgs.msg import Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_msgs.msg import Word as WordMsg
-
 from hri_emo_ros.types import (
     SAMPLE_RATE,
     Explanation,

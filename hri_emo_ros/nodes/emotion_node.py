@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
-from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from std_msgs.msg import String
 
+from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
+from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level

@@ -135,7 +135,7 @@ class HriNode(LifecycleNode):
         except HriEmoError as error:
             self.dismantle()
             return self._refuse(str(error))
-        except Exception as error:  # noqa: BLE001 - rclpy would swallow it without a word
+        except Exception as error:
             self.dismantle()
             return self._refuse(f"cannot be configured: {type(error).__name__}: {error}")
         self.state = "inactive"
@@ -180,7 +180,7 @@ class HriNode(LifecycleNode):
         """Run `action`; what it raises becomes a diagnostic and one log line, never an exit."""
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - no node dies of what it is given
+        except Exception as error:
             self.failed(kind, error)
 
     def failed(self, kind: str, error: Exception) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hri_emo_msgs.msg import Speech
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
 
+from hri_emo_msgs.msg import Speech
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.errors import HriEmoError

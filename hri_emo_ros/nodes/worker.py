@@ -124,7 +124,7 @@ class Worker(Generic[T]):
                 ):
                     next_idle = time.monotonic() + self._period
                     self._idle()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive any bad item
+            except Exception as error:
                 self._failed(error)
             finally:
                 with self._changed:

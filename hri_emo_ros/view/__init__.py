@@ -1,0 +1,1 @@
+"""Estimates for the eye: in a terminal and as a picture. No ROS."""
