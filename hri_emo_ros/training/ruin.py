@@ -1,0 +1,166 @@
+"""Modalities made bad on purpose: without it a gate has nothing to learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hri_emo_ros.training.config import RuinSection
+from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.training.mel_store import coloured_noise
+from hri_emo_ros.training.pairs import Example, Target, blend
+from hri_emo_ros.training.text_augment import WordErrors, confidence_after
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+
+_HALF_SNR_DB = 2.5
+"""Where half of what a voice says about emotion is taken to be lost; a guess that only shapes the
+targets of pairs whose voice and words disagree."""
+_SNR_SLOPE_DB = 3.0
+_INTACT_SNR_DB = 40.0
+
+
+@dataclass(frozen=True)
+class Ruined:
+    """What has become of an example, and what the network is told of it."""
+
+    target: Target
+    words_target: Target
+    voice: bool
+    """The voice is still there."""
+    words: bool
+    text: str | None
+    noise_snr_db: float = math.nan
+    """Noise to add; NaN for none."""
+    told_snr_db: float = math.nan
+    """NaN: unknown."""
+    confidence: float = 1.0
+
+
+def intact(example: Example) -> Ruined:
+    """The example as it is, with nothing told of its quality."""
+    return Ruined(
+        target=example.target,
+        words_target=example.words_target,
+        voice=example.voice is not None,
+        words=example.words is not None,
+        text=example.words.text if example.words is not None else None,
+    )
+
+
+class Ruin:
+    """Draws what happens to an example.
+
+    Args:
+        config: probabilities and ranges.
+        errors: makes recognition errors.
+        strangers: texts to draw an invented sentence from.
+        quality: item id -> SNR (dB) and seconds of speech of the clean clip.
+    """
+
+    def __init__(
+        self,
+        config: RuinSection,
+        errors: WordErrors,
+        strangers: Sequence[Item],
+        quality: Mapping[str, tuple[float, float]],
+    ) -> None:
+        self.config, self.errors, self.strangers = config, errors, list(strangers)
+        self.quality = quality
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Ruined:
+        """Draw for one example; never are both modalities dropped."""
+        c = self.config
+        voice, words = example.voice is not None, example.words is not None
+        drop = rng.random()
+        drop_audio = voice and words and drop < c.drop_audio_p
+        drop_text = voice and words and not drop_audio and drop < c.drop_audio_p + c.drop_text_p
+        snr = math.nan
+        if voice and not drop_audio and rng.random() < c.audio_noise_p:
+            snr = float(rng.uniform(*c.snr_db))
+        if drop_text or not words:
+            return self.state(example, voice and not drop_audio, snr, rng=rng)
+        if rng.random() < c.random_text_p:
+            return self.state(example, voice and not drop_audio, snr, stranger=True, rng=rng)
+        rate = float(rng.uniform(*c.error_rate)) if rng.random() < c.text_errors_p else 0.0
+        return self.state(example, voice and not drop_audio, snr, rate, rng=rng)
+
+    def state(
+        self,
+        example: Example,
+        voice: bool,
+        noise_snr_db: float = math.nan,
+        error_rate: float | None = None,
+        stranger: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> Ruined:
+        """The example in a given condition.
+
+        Args:
+            voice: keep the voice.
+            noise_snr_db: of the noise to add; NaN for none.
+            error_rate: of the words; None drops them unless `stranger`.
+            stranger: somebody else's words in place of its own, with a low confidence.
+            rng: of the draws; None draws the same each time.
+        """
+        rng = rng if rng is not None else np.random.default_rng(0)
+        text, confidence, trust = None, 1.0, 0.0
+        words_target = example.words_target
+        own = example.words.text if example.words is not None else None
+        if stranger and self.strangers:
+            other = self.strangers[int(rng.integers(len(self.strangers)))]
+            text, words_target = other.text, other.target
+            confidence = float(rng.uniform(0.05, 0.5))
+        elif error_rate is not None and own:
+            text = self.errors(own, error_rate, rng) if error_rate > 0.0 else own
+            confidence = confidence_after(error_rate, rng)
+            trust = (1.0 - error_rate) ** 2
+        if text and rng.random() < self.config.confidence_unknown_p:
+            confidence = 1.0
+        return Ruined(
+            target=blend(example, _hearable(noise_snr_db) if voice else 0.0, trust),
+            words_target=words_target,
+            voice=voice,
+            words=text is not None,
+            text=text,
+            noise_snr_db=noise_snr_db if voice else math.nan,
+            told_snr_db=self._told(example, voice, noise_snr_db, rng),
+            confidence=confidence,
+        )
+
+    def _told(
+        self, example: Example, voice: bool, noise_snr_db: float, rng: np.random.Generator
+    ) -> float:
+        if not voice or example.voice is None or rng.random() < self.config.snr_unknown_p:
+            return math.nan
+        clean = self.quality.get(example.voice.id, (_INTACT_SNR_DB, 0.0))[0]
+        clean = clean if math.isfinite(clean) else _INTACT_SNR_DB
+        power = 10 ** (-clean / 10)
+        if math.isfinite(noise_snr_db):
+            power += 10 ** (-noise_snr_db / 10)
+        told = -10 * math.log10(power) + rng.normal(0.0, self.config.snr_jitter_db)
+        return float(np.clip(told, -20.0, 60.0))
+
+
+def _hearable(snr_db: float) -> float:
+    return (
+        1.0
+        if math.isnan(snr_db)
+        else 1.0 / (1.0 + math.exp((_HALF_SNR_DB - snr_db) / _SNR_SLOPE_DB))
+    )
+
+
+def add_noise(samples: FloatArray, snr_db: float, rng: np.random.Generator) -> FloatArray:
+    """White, pink or brown noise at `snr_db` below the level of the loud parts of `samples`.
+
+    The level is sum(e^2) / sum(e) over 20 ms powers e, which silence does not lower.
+    """
+    noise = coloured_noise(float(rng.integers(3)), len(samples) / SAMPLE_RATE + 0.01, rng)
+    noise = noise[: len(samples)]
+    frame = SAMPLE_RATE // 50
+    energy = np.square(samples[: len(samples) // frame * frame].reshape(-1, frame)).mean(1)
+    level = float(np.square(energy).sum() / max(float(energy.sum()), 1e-12)) if len(energy) else 0.0
+    gain = math.sqrt(level / max(float(np.mean(np.square(noise))), 1e-12)) * 10 ** (-snr_db / 20)
+    return np.asarray(samples + gain * noise, dtype=np.float32)

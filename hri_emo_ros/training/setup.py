@@ -1,0 +1,287 @@
+"""Everything that a run needs before its first step: network, tokenizer, clips, augmenters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.batch import ModelItem
+from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.model.compact_audio import CompactAudioEncoder
+from hri_emo_ros.model.config import EncoderSpec
+from hri_emo_ros.model.encoders import AudioEncoder
+from hri_emo_ros.model.network import EmotionModel
+from hri_emo_ros.model.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
+from hri_emo_ros.training.audio_store import AudioStore
+from hri_emo_ros.training.augment import WaveformAugment
+from hri_emo_ros.training.batches import Augmenters, Sources
+from hri_emo_ros.training.config import TrainConfig
+from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
+from hri_emo_ros.training.mel_augment import MelAugment
+from hri_emo_ros.training.mel_store import MelStore, noise_bank
+from hri_emo_ros.training.prune_text_encoder import installed_minilm_folder, prune_text_encoder
+from hri_emo_ros.training.ruin import Ruin
+from hri_emo_ros.training.text_augment import TextAugment, WordErrors
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+
+Progress = Callable[[str, int], Callable[[], None]]
+"""Starts a bar: (what, how many) -> function to call after each."""
+
+_VOCABULARY = 8000
+
+
+@dataclass
+class Network:
+    """A model and its tokenizer, with the names of parameters that were pretrained."""
+
+    model: EmotionModel
+    tokenizer: TextTokenizer | None
+    pretrained: set[str]
+
+
+def make_network(config: TrainConfig, data: Data, folder: Path) -> Network:
+    """Build the network and fill in pretrained weights.
+
+    Args:
+        config: of the run; ``stage:`` names are already folders.
+        data: texts for a vocabulary where the text encoder starts from nothing.
+        folder: where a pruned text encoder is put.
+
+    Raises:
+        HriEmoError: weights are missing or do not fit.
+    """
+    torch.manual_seed(config.seed)
+    config = _prune(config, data, folder)
+    sources = {
+        part: load_bundle(getattr(config.pretrained, part))
+        for part in ("bundle", "audio", "text")
+        if getattr(config.pretrained, part)
+    }
+    model_config = config.model
+    updates: dict[str, EncoderSpec] = {}
+    tokenizer: TextTokenizer | None = None
+    for part in ("audio", "text"):
+        source = sources.get(part) or sources.get("bundle")
+        spec: EncoderSpec = getattr(model_config, part)
+        if source is None or spec.kind == "features" or not getattr(source.config, f"uses_{part}"):
+            continue
+        # The bundle's own encoder configuration, with this run's say on what is trained.
+        taken = getattr(source.model.portable_config(), part)
+        updates[part] = taken.model_copy(
+            update={"unfreeze_last_n_layers": spec.unfreeze_last_n_layers}
+        )
+        if part == "text":
+            tokenizer = source.tokenizer
+    model_config = model_config.model_copy(update=updates)
+    if model_config.uses_text and model_config.text.kind != "features" and tokenizer is None:
+        tokenizer = _tokenizer(model_config.text, data)
+        if model_config.text.kind == "compact" and not (model_config.text.config or {}).get(
+            "vocab_size"
+        ):
+            size = {"vocab_size": tokenizer.vocabulary_size}
+            spec = model_config.text
+            spec = spec.model_copy(update={"config": {**(spec.config or {}), **size}})
+            model_config = model_config.model_copy(update={"text": spec})
+    model = EmotionModel(model_config, seed=config.seed)
+    pretrained = {
+        f"model.{part}_encoder."
+        for part in ("audio", "text")
+        if part in updates or getattr(model_config, part).kind == "transformers"
+    }
+    for part, source in sources.items():
+        prefixes = ("",) if part == "bundle" else (f"{part}_encoder.", f"{part}_head.")
+        _copy_weights(source.model, model, prefixes, getattr(config.pretrained, part))
+    return Network(model, tokenizer, pretrained)
+
+
+def _copy_weights(
+    source: EmotionModel, target: EmotionModel, prefixes: tuple[str, ...], name: str
+) -> None:
+    own = target.state_dict()
+    fitting = {
+        key: value
+        for key, value in source.state_dict().items()
+        if key.startswith(prefixes) and key in own and own[key].shape == value.shape
+    }
+    if not fitting:
+        raise HriEmoError(f"no weight of bundle '{name}' ('pretrained') fits the model")
+    target.load_state_dict(fitting, strict=False)
+
+
+def _prune(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
+    if config.prune is None or config.pretrained.text or config.pretrained.bundle:
+        return config
+    section, out = config.prune, folder / "pruned_text_encoder"
+    if section.source == "minilm":
+        source = installed_minilm_folder()
+    else:
+        source = Path(section.source)
+    try:
+        prune_text_encoder(
+            source, [item.text for item in data.train if item.text], out, layers=section.layers,
+            vocabulary_size=section.vocabulary_size, max_positions=section.max_positions,
+            intermediate_size=section.intermediate_size,
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError) as error:
+        raise HriEmoError(f"'prune': {error}") from error
+    spec = config.model.text.model_copy(update={"kind": "transformers", "name": str(out)})
+    return config.model_copy(update={"model": config.model.model_copy(update={"text": spec})})
+
+
+def _tokenizer(spec: EncoderSpec, data: Data) -> TextTokenizer:
+    place = spec.tokenizer or (spec.name if spec.kind == "transformers" else "")
+    if place:
+        return load_tokenizer(place, spec.allow_download)
+    texts = [item.text for item in data.train if item.text]
+    size = int((spec.config or {}).get("vocab_size", _VOCABULARY))
+    return train_tokenizer(texts, size)
+
+
+def make_sources(
+    config: TrainConfig, network: Network, data: Data, root: Path, progress: Progress
+) -> Sources:
+    """Decode and transform every clip that the model listens to."""
+    cache = root / config.data.cache if config.data.cache else None
+    sources = Sources(audio=AudioStore(cache), tokenizer=network.tokenizer)
+    everything = [*data.train, *data.validation]
+    spec = network.model.config
+    if spec.uses_audio and spec.audio.kind != "features":
+        clips = [item for item in everything if item.audio is not None]
+        sources.audio.load(clips, progress("decoding", len(clips)))
+        if config.augment.mel.enabled or spec.audio.kind == "compact":
+            sources.mel = MelStore(compact_encoder(network.model), sources.audio,
+                                   config.augment.mel.speeds)  # fmt: skip
+            bar = progress("mel spectrograms", len(clips))
+            sources.mel.load(data.train, config.augment.mel.enabled, bar)
+            sources.mel.load(data.validation, False, bar)
+        if spec.head in ("hri_emo", "late_fusion"):
+            sources.quality = measure(clips, sources.audio, progress("signal quality", len(clips)))
+    if config.optim.balance:
+        sources.weights = balance_weights(data.train, config.optim.balance)
+    if config.auxiliary.words_weight:
+        wanted = config.auxiliary.words_of
+        sources.words = sorted({i.label for i in everything if i.corpus == wanted})
+    return sources
+
+
+def compact_encoder(model: EmotionModel) -> CompactAudioEncoder:
+    """The compact encoder inside `model`.
+
+    Raises:
+        HriEmoError: it has another one, which reads waveforms.
+    """
+    encoder = model.audio_encoder
+    if isinstance(encoder, AudioEncoder) and isinstance(encoder.model, CompactAudioEncoder):
+        return encoder.model
+    raise HriEmoError(
+        "'augment.mel' needs the compact audio encoder; use 'augment.waveform' with any other"
+    )
+
+
+def measure(
+    items: Sequence[Item], audio: AudioStore, progress: Callable[[], None]
+) -> dict[str, tuple[float, float]]:
+    """SNR (dB) and seconds of speech by item id, measured as on the robot."""
+    from hri_emo_ros.audio.quality import measure_quality
+
+    measured = {}
+    for item in items:
+        samples = audio.samples(item)
+        quality = measure_quality(samples)
+        measured[item.id] = (
+            quality.snr_db,
+            quality.speech_fraction * len(samples) / SAMPLE_RATE,
+        )
+        progress()
+    return measured
+
+
+def make_augmenters(
+    config: TrainConfig, sources: Sources, data: Data, root: Path, fusion: bool
+) -> Augmenters:
+    """What happens to training examples only."""
+    section = config.augment
+    made = Augmenters()
+    texts = [item for item in data.train if item.text]
+    errors = WordErrors([item.text for item in texts if item.text])
+    if sources.mel is not None and (section.mel.enabled or section.ruin.audio_noise_p):
+        folder = root / section.mel.noise_folder if section.mel.noise_folder else None
+        bank = noise_bank(sources.mel, data.train, folder, config.seed)
+        encoder = sources.mel.encoder
+        generator = torch.Generator()
+        made.mel = MelAugment(
+            mel_centres(encoder), sources.mel.frame_rate, bank, generator, section.mel.settings
+        )
+    elif sources.mel is None:
+        waveform = WaveformAugment(section.waveform, root)
+        made.waveform = waveform if waveform.active else None
+    if section.text.lower_p or section.text.errors_p:
+        made.text = TextAugment(section.text, errors)
+    if fusion:
+        strangers = voices_and_words(data.train)[1] or texts
+        made.ruin = Ruin(section.ruin, errors, strangers, sources.quality or {})
+    return made
+
+
+def mel_centres(encoder: CompactAudioEncoder) -> torch.Tensor:
+    """[M] centre frequency of each mel bin, Hz (HTK scale, as the filter bank)."""
+    c = encoder.config
+    low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (c.f_min, c.f_max))
+    mel = np.linspace(low, high, c.num_mel_bins + 2)[1:-1]
+    return torch.tensor(700.0 * (10.0 ** (mel / 2595.0) - 1.0), dtype=torch.float32)
+
+
+def lengths_of(items: Sequence[Item], sources: Sources) -> dict[str, float]:
+    """What an item costs, by id, for putting like with like."""
+    lengths = {}
+    for item in items:
+        if item.audio_features is not None:
+            lengths[item.id] = float(len(item.audio_features))
+        elif item.audio is not None and sources.mel is not None:
+            lengths[item.id] = float(sources.mel.active_frames(item))
+        elif item.audio is not None:
+            lengths[item.id] = sources.audio.seconds(item)
+        else:
+            lengths[item.id] = float(len(item.text or ""))
+    return lengths
+
+
+@torch.no_grad()
+def teach(
+    config: TrainConfig, items: Sequence[Item], sources: Sources, progress: Progress
+) -> dict[str, FloatArray]:
+    """The teacher's softened probabilities by item id, on the items as they are."""
+    from hri_emo_ros.model.batch import collate
+
+    teacher = load_bundle(config.distill.teacher)
+    if teacher.labels != config.model.labels:
+        raise HriEmoError(f"the teacher '{config.distill.teacher}' has other labels than the model")
+    result: dict[str, FloatArray] = {}
+    bar = progress("asking the teacher", len(items))
+    order = sorted(items, key=lambda item: len(item.text or ""))
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        batch = collate(
+            [
+                ModelItem(
+                    samples=sources.audio.samples(i)
+                    if i.audio is not None and teacher.config.uses_audio
+                    else None,
+                    text=i.text,
+                )
+                for i in part
+            ],
+            teacher.config,
+            teacher.tokenizer,
+        )
+        p = torch.softmax(teacher.model(batch).logits / config.distill.temperature, dim=-1)
+        for item, row in zip(part, p.numpy(), strict=True):
+            result[item.id] = row
+            bar()
+    return result
