@@ -181,7 +181,7 @@ class EmotionEngine:
         items = [self._item(_checked(item)) for item in inputs]
         batch = collate(items, self.model.config, self.bundle.tokenizer).to(self.device)
         with self._lock, torch.inference_mode():
-            return self.model(batch).logits.float().cpu().numpy()  # type: ignore[no-any-return]
+            return self.model(batch).logits.float().cpu().numpy()
 
     def _tokens(self, item: ModelItem) -> EncodedText | None:
         tokenizer = self.bundle.tokenizer

@@ -24,9 +24,8 @@ from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import TOKENIZER_FILE, TextTokenizer, load_tokenizer
-from hri_emo_ros.types import SAMPLE_RATE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 SHIPPED = "compact"
 _PARAMETER = "parameter 'model.bundle'"
@@ -40,7 +39,7 @@ class BundleConfig(BaseModel):
     schema_version: Literal[1] = SCHEMA_VERSION
     model_id: str = Field(min_length=1)
     """The name and the first 8 digits of the weights' SHA-256; goes into every estimate."""
-    sample_rate: Literal[16000] = SAMPLE_RATE
+    sample_rate: Literal[16000] = 16000
     model: ModelConfig
     calibration: Calibration
     training: dict[str, Any] = Field(default_factory=dict)

@@ -35,7 +35,7 @@ class Calibration(BaseModel):
     """Where only words are present."""
     thresholds: list[float]
     """[labels]; probability at which an emotion counts as present."""
-    abstain_confidence: float = Field(0.0, ge=0.0, le=1.0)
+    abstain_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
     """Top probability below which the estimate should not be acted on."""
 
     @model_validator(mode="after")

@@ -30,11 +30,11 @@ class EncoderSpec(BaseModel):
     ``name`` it makes an encoder with random weights."""
     tokenizer: str = ""
     """Folder or tokenizer.json of the text encoder; empty takes the one in ``name``."""
-    width: int = Field(0, ge=0)
+    width: int = Field(default=0, ge=0)
     """Size of one precomputed vector; only for ``features``."""
     layer_weighted_sum: bool = False
     """Use a learned weighted sum of all layers instead of the last one (SUPERB, Yang et al. 2021)."""
-    unfreeze_last_n_layers: int | None = Field(None, ge=-1)
+    unfreeze_last_n_layers: int | None = Field(default=None, ge=-1)
     """Layers that training may change, counted from the top: 0 freezes the encoder, -1 trains all of
     it; None is -1 for ``compact`` and 0 for ``transformers``."""
     normalize: bool | None = None
@@ -66,8 +66,8 @@ class ModelConfig(BaseModel):
     head: Head = "hri_emo"
     labels: tuple[str, ...] = LABELS
     objective: Objective = "single_label"
-    audio: EncoderSpec = Field(default_factory=EncoderSpec)
-    text: EncoderSpec = Field(default_factory=EncoderSpec)
+    audio: EncoderSpec = EncoderSpec()
+    text: EncoderSpec = EncoderSpec()
     d_model: int = Field(128, ge=8)
     """Width of the fusion."""
     attention_heads: int = Field(4, ge=1)

@@ -32,7 +32,7 @@ COMPACT_TEXT_CONFIG: dict[str, Any] = {
 
 
 class AudioEncoder(nn.Module):
-    """Waveforms [B, T] and their lengths [B] -> states [B, F, hidden], mask [B, F]."""
+    """Waveforms [B, T] and their mask [B, T] -> states [B, F, hidden], mask [B, F]."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -69,13 +69,12 @@ class AudioEncoder(nn.Module):
             self.model.eval()
         return self
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        mask = torch.arange(waveform.shape[1], device=waveform.device)[None] < lengths[:, None]
+    def forward(self, waveform: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.normalize:
             waveform = _unit_variance(waveform, mask)
         waveform = waveform * mask
         for layer in self._masked_norms():
-            layer.lengths = lengths
+            layer.lengths = mask.sum(1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             output = self.model(
                 waveform, attention_mask=mask.long(), output_hidden_states=self.mix is not None
@@ -225,7 +224,7 @@ def _make_model(spec: EncoderSpec, modality: str) -> nn.Module:
                 f"{place}.name' or set 'model.{modality}.allow_download: true'"
             ) from error
         raise HriEmoError(f"{place}.config' does not make an encoder: {error}") from error
-    return model.float()  # type: ignore[no-any-return]
+    return model.float()
 
 
 def _without_pooler(config: Any) -> dict[str, bool]:

@@ -54,7 +54,7 @@ def fuse_with_explanation(
     frames = int(encoded.audio_mask.shape[1]) if bool(output.audio_present[0]) else 0
     words = _words(text, transcript) if bool(output.text_present[0]) else ()
     owner = text.word_of_token if text is not None and words else []
-    alignment = np.zeros((len(words), frames), np.float32)
+    alignment: FloatArray = np.zeros((len(words), frames), np.float32)
     if output.text_to_audio is not None and len(words) and frames:
         looked = output.text_to_audio[0].detach().cpu().numpy()[: len(owner)]
         alignment = _rows_to_one(_merge(looked.T, owner, len(words)).T)
@@ -104,7 +104,8 @@ def without_words(words: tuple[Word, ...], removed: np.ndarray) -> str:
 def _gradient_times_input(logits: Tensor, states: EncodedBatch) -> tuple[np.ndarray, np.ndarray]:
     """[L, F] and [L, N] signed attributions; zeros in masked positions."""
     scores = logits - logits.mean()
-    moments, tokens = [], []
+    moments: list[np.ndarray] = []
+    tokens: list[np.ndarray] = []
     for score in scores:
         if not score.requires_grad:  # both modalities absent
             break

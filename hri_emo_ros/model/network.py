@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,16 +101,15 @@ class EmotionModel(nn.Module):
         if not self.config.uses_audio:
             return self._nothing(batch)
         lengths = batch.audio_lengths * batch.audio_present
-        features = isinstance(self.audio_encoder, FeatureEncoder)
-        present = lengths >= (1 if features else MIN_AUDIO_SAMPLES)
+        encodes = isinstance(self.audio_encoder, AudioEncoder)
+        present = lengths >= (MIN_AUDIO_SAMPLES if encodes else 1)
         if not bool(present.any()):
             return self._nothing(batch, self.audio_encoder.hidden_size)
         lengths = lengths[present]
         waveform = batch.waveform[present, : int(lengths.max())]
-        if features:
-            mask = torch.arange(waveform.shape[1], device=lengths.device)[None] < lengths[:, None]
-            return _spread(*self.audio_encoder(waveform, mask), present)
-        return _spread(*self.audio_encoder(waveform, lengths), present)
+        mask = torch.arange(waveform.shape[1], device=lengths.device)[None] < lengths[:, None]
+        states, frame_mask = self.audio_encoder(waveform, mask)
+        return _spread(states, frame_mask, present)
 
     def encode_text(self, batch: ModelBatch) -> tuple[Tensor, Tensor]:
         """States [B, N, D] and mask [B, N] of the words; absent rows are not computed."""
@@ -121,9 +121,8 @@ class EmotionModel(nn.Module):
             return self._nothing(batch, self.text_encoder.hidden_size)
         mask = mask[present]
         longest = int(mask.sum(1).max())
-        return _spread(
-            *self.text_encoder(batch.input_ids[present, :longest], mask[:, :longest]), present
-        )
+        states, mask = self.text_encoder(batch.input_ids[present, :longest], mask[:, :longest])
+        return _spread(states, mask, present)
 
     def fuse(
         self, encoded: EncodedBatch, batch: ModelBatch, need_alignment: bool = False
@@ -161,20 +160,23 @@ class EmotionModel(nn.Module):
         )
         if not self.config.unimodal_path and not self.training:
             # The heads alone are then not what the network says when a modality is removed.
-            output.audio_logits, output.text_logits = (
-                self._without(modality, encoded, evidence, batch) for modality in ("text", "audio")
-            )
+            output.audio_logits = self._without("text", encoded, evidence, batch)
+            output.text_logits = self._without("audio", encoded, evidence, batch)
         return output
 
     def _without(
-        self, modality: str, encoded: EncodedBatch, evidence: UnimodalEvidence, batch: ModelBatch
+        self,
+        modality: Literal["audio", "text"],
+        encoded: EncodedBatch,
+        evidence: UnimodalEvidence,
+        batch: ModelBatch,
     ) -> Tensor:
         absent = torch.zeros_like(getattr(encoded, f"{modality}_mask"))
         nothing = torch.zeros_like(evidence.audio_logits)
-        return self.fusion(  # type: ignore[no-any-return]
+        return self.fusion(
             replace(encoded, **{f"{modality}_mask": absent}),
             replace(evidence, **{f"{modality}_logits": nothing}),
-            batch.without(modality),  # type: ignore[arg-type]
+            batch.without(modality),
         )[0]
 
     def _late_fusion(self, encoded: EncodedBatch) -> ModelOutput:

@@ -37,15 +37,8 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
-        pad = next(
-            (
-                tokenizer.token_to_id(token)
-                for token in _PAD_TOKENS
-                if tokenizer.token_to_id(token) is not None
-            ),
-            0,
-        )
-        self.pad_id = int(pad)
+        ids = [tokenizer.token_to_id(token) for token in _PAD_TOKENS]
+        self.pad_id = next((index for index in ids if index is not None), 0)
 
     @property
     def vocabulary_size(self) -> int:

@@ -12,11 +12,16 @@ the same encoder states). With
 
 the weight of the voice for emotion e is
 
-    w_e = (a_e + eps * g) / (a_e + t_e + eps),        eps = 0.1 nat,
+    w_e = (a_e + eps * g) / (a_e + t_e + eps),        eps = 0.05 nat,
 
 where g is the gate's mean beta: it decides only where both modalities alone already say the same, so
-that neither changes anything. The overall weight is the same ratio of sum_e p_e a_e and sum_e p_e t_e
-(the mean over e for multi-label models). Text weights are 1 - w. An absent modality has weight 0.
+that neither changes anything. The overall weight is the same ratio of what is lost of the whole answer
+p, in nats, when one modality is removed:
+
+    a = KL(p || p(words)),   t = KL(p || p(voice)),
+
+for multi-label models the mean over the labels' Bernoulli divergences. Text weights are 1 - w. An
+absent modality has weight 0.
 
 Why neither beta nor attention: after cross-attention the audio states hold text, so attention to them,
 or their share in h, credits the voice with what the words said. A difference in the answer cannot.
@@ -37,7 +42,7 @@ from hri_emo_ros.model.output import ModelOutput
 if TYPE_CHECKING:
     from hri_emo_ros.model.network import EmotionModel
 
-EPSILON = 0.1
+EPSILON = 0.05
 """nat; changes much smaller than this leave the word to the gate."""
 _LEAST_LOG_PROBABILITY = -7.0
 """Below about 0.001 a log-probability no longer says anything about what anyone would notice."""
@@ -69,16 +74,31 @@ def modality_weights(output: ModelOutput, objective: Objective) -> ModalityWeigh
     whole = scores(output.logits, objective)
     audio = (whole - scores(output.text_logits, objective)).abs()
     text = (whole - scores(output.audio_logits, objective)).abs()
-    if objective == "single_label":
-        probability = torch.softmax(output.logits, dim=-1)
-    else:
-        probability = torch.full_like(whole, 1.0 / whole.shape[-1])
     both = output.audio_present & output.text_present
     # Without the other modality the gate is exactly 1 or 0, and then it is the weight.
     gate = output.gate.unsqueeze(-1)
     per_emotion = torch.where(both.unsqueeze(-1), _ratio(audio, text, gate), gate)
-    overall = _ratio((probability * audio).sum(-1), (probability * text).sum(-1), output.gate)
+    overall = _ratio(
+        divergence(output.logits, output.text_logits, objective),
+        divergence(output.logits, output.audio_logits, objective),
+        output.gate,
+    )
     return ModalityWeights(torch.where(both, overall, output.gate), per_emotion)
+
+
+def divergence(whole: Tensor, rest: Tensor, objective: Objective) -> Tensor:
+    """KL divergence in nats, [B], of the answer `rest` from the answer `whole` (logits [B, L])."""
+    if objective == "single_label":
+        p = torch.softmax(whole, dim=-1)
+        lost = (p * (scores(whole, objective) - scores(rest, objective))).sum(-1)
+    else:
+        p = torch.sigmoid(whole)
+        logsigmoid = torch.nn.functional.logsigmoid
+        lost = (
+            p * (logsigmoid(whole) - logsigmoid(rest))
+            + (1 - p) * (logsigmoid(-whole) - logsigmoid(-rest))
+        ).mean(-1)
+    return lost.clamp(min=0.0)
 
 
 def _ratio(audio: Tensor, text: Tensor, gate: Tensor) -> Tensor:
@@ -97,8 +117,8 @@ def removal_effect(model: EmotionModel, batch: ModelBatch) -> tuple[Tensor, Tens
     whole = model(batch)
     predicted = whole.logits.argmax(-1, keepdim=True)
     drops = []
-    for modality in ("audio", "text"):
-        rest = model(batch.without(modality))  # type: ignore[arg-type]
+    for rest_batch in (batch.without("audio"), batch.without("text")):
+        rest = model(rest_batch)
         drops.append(
             (_log_probability(whole.logits, model) - _log_probability(rest.logits, model))
             .gather(-1, predicted)
