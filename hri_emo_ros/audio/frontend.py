@@ -11,7 +11,8 @@ import numpy.typing as npt
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.audio.resample import StreamingResampler
-from hri_emo_ros.audio.segmenter import SegmentChunk, Segmenter, SegmenterConfig
+from hri_emo_ros.audio.segmenter import Segmenter
+from hri_emo_ros.audio.segments import SegmentChunk, SegmenterConfig
 from hri_emo_ros.audio.timeline import RECEPTION_TOLERANCE, SECOND, STAMP_TOLERANCE, Timeline
 from hri_emo_ros.audio.vad import SpeechDetector
 from hri_emo_ros.errors import HriEmoError

@@ -1,0 +1,176 @@
+"""Files and microphones as blocks of 16-bit PCM: what `audio_player` and `hri-emo listen` hear."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from hri_emo_ros.errors import HriEmoError
+
+Block = npt.NDArray[np.int16]
+
+PORTAUDIO_HINT = "the microphone needs the PortAudio library: sudo apt-get install libportaudio2"
+
+
+class Source(Protocol):
+    """Interleaved int16 blocks [frames, channels] of `sample_rate`."""
+
+    sample_rate: int
+    channels: int
+    live: bool
+    """Blocks come when the sound does; otherwise as fast as they are asked for."""
+
+    def blocks(self) -> Iterator[Block]: ...
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """Files one after another, each followed by `gap` seconds of silence.
+
+    Args:
+        paths: WAV, FLAC or whatever else libsndfile reads.
+        sample_rate: Hz to convert to; 0 keeps the first file's (others are converted to it).
+        channels: to spread or mix to; 0 keeps the first file's.
+        chunk_ms: length of a block.
+
+    Raises:
+        HriEmoError: a file is missing or unreadable; all are looked at before the first is played.
+    """
+
+    live = False
+
+    def __init__(
+        self,
+        paths: list[str],
+        sample_rate: int,
+        channels: int,
+        chunk_ms: int,
+        gap: float,
+        loop: bool,
+    ) -> None:
+        self._paths = [Path(path) for path in paths if path]
+        if not self._paths:
+            raise HriEmoError("nothing to play: set player.files or player.microphone")
+        infos = []
+        for path in self._paths:
+            try:
+                infos.append(soundfile.info(str(path)))
+            except (OSError, soundfile.SoundFileError) as error:
+                raise HriEmoError(f"player.files: cannot read '{path}': {error}") from error
+        self.sample_rate = sample_rate or int(infos[0].samplerate)
+        self.channels = channels or int(infos[0].channels)
+        self._frames = max(1, round(self.sample_rate * chunk_ms / 1000))
+        self._gap, self._loop = gap, loop
+
+    def blocks(self) -> Iterator[Block]:
+        """Full blocks throughout; the last one is filled up with silence."""
+        rest = np.zeros((0, self.channels), np.int16)
+        silence = np.zeros((round(self._gap * self.sample_rate), self.channels), np.int16)
+        while True:
+            for path in self._paths:
+                rest = np.concatenate([rest, self._read(path), silence])
+                whole = len(rest) // self._frames * self._frames
+                for start in range(0, whole, self._frames):
+                    yield rest[start : start + self._frames]
+                rest = rest[whole:]
+            if not self._loop:
+                break
+        if len(rest):
+            yield np.concatenate(
+                [rest, np.zeros((self._frames - len(rest), self.channels), np.int16)]
+            )
+
+    def close(self) -> None:
+        """Nothing stays open between blocks."""
+
+    def _read(self, path: Path) -> Block:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        if rate != self.sample_rate:
+            samples = soxr.resample(samples, rate, self.sample_rate)
+        if samples.shape[1] != self.channels:
+            samples = np.repeat(samples.mean(axis=1, keepdims=True), self.channels, axis=1)
+        scaled = np.clip(np.rint(samples * 32768.0), -32768, 32767)
+        return scaled.astype(np.int16)
+
+
+class MicrophoneSource:
+    """A sound device.
+
+    Args:
+        device: name, number, or "default".
+        sample_rate: Hz; 0 takes the device's own.
+        channels: 0 takes one.
+
+    Raises:
+        HriEmoError: PortAudio is missing, or there is no such device or it refuses the format.
+    """
+
+    live = True
+
+    def __init__(self, device: str, sample_rate: int, channels: int, chunk_ms: int) -> None:
+        sounddevice = import_sounddevice()
+        chosen: int | str | None = int(device) if device.isdigit() else device
+        if device == "default":
+            chosen = None
+        self._queue: queue.Queue[Block] = queue.Queue(maxsize=500)
+        self.lost = 0
+        """Blocks that nobody fetched in time."""
+        try:
+            info: Any = sounddevice.query_devices(chosen, "input")
+            self.sample_rate = sample_rate or int(info["default_samplerate"])
+            self.channels = channels or 1
+            self._stream = sounddevice.InputStream(
+                samplerate=self.sample_rate,
+                blocksize=max(1, round(self.sample_rate * chunk_ms / 1000)),
+                device=chosen,
+                channels=self.channels,
+                dtype="int16",
+                callback=self._take,
+            )
+        except (ValueError, sounddevice.PortAudioError) as error:
+            names = [d["name"] for d in sounddevice.query_devices() if d["max_input_channels"] > 0]
+            raise HriEmoError(
+                f"microphone '{device}' cannot be opened ({error}); inputs here: "
+                + (", ".join(repr(n) for n in names) or "none")
+            ) from error
+        self._open = True
+
+    def blocks(self) -> Iterator[Block]:
+        """Blocks as they are recorded, until `close`."""
+        self._stream.start()
+        while self._open:
+            try:
+                yield self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+
+    def close(self) -> None:
+        self._open = False
+        self._stream.close()
+
+    def _take(self, data: Block, frames: int, time: Any, status: Any) -> None:
+        try:
+            self._queue.put_nowait(data.copy())
+        except queue.Full:
+            self.lost += 1
+
+
+def import_sounddevice() -> Any:
+    """The sounddevice module.
+
+    Raises:
+        HriEmoError: it or the PortAudio library is not installed.
+    """
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise HriEmoError(PORTAUDIO_HINT) from error
+    return sounddevice

@@ -1,0 +1,428 @@
+"""From chunks of speech and transcripts to one final estimate per utterance.
+
+`UtteranceJoiner` is the only place that decides when an estimate is made. The emotion node drives
+it with messages and a clock, `pipeline.run_offline` with a recording: what differs is who calls,
+not what is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from hri_emo_ros import parameters as declared
+from hri_emo_ros.audio.utterance import UtteranceBuffer
+from hri_emo_ros.types import (
+    LABELS,
+    SAMPLE_RATE,
+    AbstainReason,
+    EmotionEstimate,
+    FloatArray,
+    SignalQuality,
+    SpeechChunk,
+    Transcript,
+)
+
+LATENCY_STAGES = ("queue", "asr", "wait", "audio_encoder", "text_encoder", "fusion", "total")
+"""Keys of `Outcome.latency`, always all of them; seconds, 0 for a stage that did not run."""
+
+STALE_AFTER = 10.0
+"""Seconds without a chunk after which an utterance counts as ended although its end never came.
+
+More than `segment.pause` may be (5 s): the front end holds audio back as long as a pause may end."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Estimator(Protocol):
+    """What the joiner asks of `hri_emo_ros.engine.EmotionEngine`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def model_id(self) -> str: ...
+
+    def estimate(
+        self,
+        samples: FloatArray | None,
+        transcript: Transcript | None,
+        quality: SignalQuality | None = None,
+        explain: bool = False,
+    ) -> EmotionEstimate: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One estimate, ready to be published."""
+
+    utterance_id: int
+    stage: Literal["provisional", "final"]
+    stamp_ns: int
+    """Sensor time of the utterance's first sample, ns."""
+    estimate: EmotionEstimate
+    latency: dict[str, float]
+    """Seconds by stage, see `LATENCY_STAGES`; the stages may overlap."""
+    speech_end_ns: int = 0
+    """In final outcomes: sensor time of the end of speech, ns; 0 if unknown."""
+    error: str = ""
+    """What went wrong, where the estimate abstains with `AbstainReason.ERROR`."""
+
+
+@dataclass
+class _Pending:
+    """An utterance in work."""
+
+    audio: UtteranceBuffer
+    last_arrival: float
+    delay: float
+    """Smallest (arrival - sensor time) of its chunks' last samples, s: relates the two clocks."""
+    next_provisional: int
+    closed_at: float = math.inf
+    transcript: Transcript | None = None
+    words_settled: bool = False
+    """No more words are awaited."""
+    queued: float = 0.0
+
+
+class UtteranceJoiner:
+    """Joins speech and words by utterance and has each utterance estimated.
+
+    Passive: it owns no thread and no clock. Every call takes `now`, seconds of any clock that does
+    not go backwards; `emit` is called from within, finals in the order of the utterances and exactly
+    one for each. Not thread-safe: one worker calls everything.
+
+    Args:
+        engine: makes the estimates; None gives abstained ones (`AbstainReason.NO_MODEL`).
+        parameters: values of the emotion node, by name; missing ones take their defaults.
+        emit: receives each outcome.
+        live: whether `now` runs with the sound. Only then do the latencies hold waiting times;
+            otherwise they are times of computing.
+    """
+
+    def __init__(
+        self,
+        engine: Estimator | None,
+        parameters: Mapping[str, Any],
+        emit: Callable[[Outcome], None],
+        live: bool = True,
+    ) -> None:
+        self.engine = engine
+        self.emit = emit
+        self.live = live
+        self.counters: dict[str, int] = dict.fromkeys(
+            (
+                "chunks",
+                "lost_chunks",
+                "late_chunks",
+                "unclosed",
+                "finals",
+                "provisionals",
+                "abstained",
+                "without_words",
+                "late_transcripts",
+                "unmatched_transcripts",
+                "overflow",
+                "errors",
+            ),
+            0,
+        )
+        self.last_error = ""
+        self._utterances: OrderedDict[int, _Pending] = OrderedDict()
+        self._newest = 0
+        self.configure(parameters)
+
+    def configure(self, parameters: Mapping[str, Any]) -> None:
+        """Take new parameter values; utterances in work go on under them.
+
+        Raises:
+            HriEmoError: a name is not declared or a value is refused.
+        """
+        values = declared.check("emotion_node", parameters)
+        self._words_expected = values["transcript.source"] != "none"
+        self._hold = float(values["final.hold"])  # type: ignore[arg-type]
+        self._provisional = bool(values["provisional.enabled"])
+        self._period = round(float(values["provisional.period"]) * SAMPLE_RATE)  # type: ignore[arg-type]
+        self._explain = bool(values["explanation.enabled"])
+        self._bound = int(values["utterance.queue"])  # type: ignore[arg-type]
+
+    @property
+    def words_expected(self) -> bool:
+        """Whether utterances wait for words at all (`transcript.source`)."""
+        return self._words_expected
+
+    @property
+    def in_work(self) -> int:
+        """Utterances that have no final outcome yet."""
+        return len(self._utterances)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """Time at which `tick` will have something to do, or None."""
+        times = [
+            pending.closed_at + self._hold
+            if pending.audio.closed
+            else pending.last_arrival + STALE_AFTER
+            for pending in self._utterances.values()
+        ]
+        return min(times, default=None)
+
+    def speech(self, chunk: SpeechChunk, now: float, arrived: float | None = None) -> None:
+        """Take a chunk.
+
+        Args:
+            chunk: the next chunk of the open utterance or the first of a new one. A first chunk
+                whose id was there before means that the sender started over.
+            now: seconds.
+            arrived: when the chunk came in, if it lay in a queue since; same clock.
+        """
+        self.counters["chunks"] += 1
+        arrived = now if arrived is None else arrived
+        pending = self._utterances.get(chunk.utterance_id)
+        if chunk.utterance_id <= self._newest and chunk.sequence == 0 and chunk.first_sample == 0:
+            self.restart(now)
+            pending = None
+        if pending is not None:
+            before = pending.audio.lost_samples
+            if not pending.audio.add(chunk):
+                self.counters["late_chunks"] += 1
+                return
+            self.counters["lost_chunks"] += pending.audio.lost_samples > before
+        elif chunk.utterance_id <= self._newest:
+            self.counters["late_chunks"] += 1
+            return
+        else:
+            pending = self._open(chunk, now)
+        self._note_arrival(pending, chunk, arrived)
+        pending.queued = now - arrived
+        if chunk.last:
+            pending.closed_at = now
+        elif self._provisional and len(pending.audio) >= pending.next_provisional:
+            pending.next_provisional = (len(pending.audio) // self._period + 1) * self._period
+            self._estimate_provisional(pending, now)
+        self._finish_ready(now)
+
+    def transcript(
+        self,
+        utterance_id: int | None,
+        transcript: Transcript | None,
+        now: float,
+        arrived: float | None = None,
+        final: bool = True,
+    ) -> None:
+        """Take the words of an utterance.
+
+        A recogniser that knows no utterances gives `utterance_id` None. Its words then go to the
+        newest utterance that has ended and awaits words; if there is none, to the one being spoken
+        (added to what it has): recognisers report after the end of speech, and those with a shorter
+        pause than ours report before we call it an end.
+
+        Args:
+            utterance_id: as in the chunks, or None.
+            transcript: None says that no words will come (the recogniser failed or dropped it).
+            now: seconds.
+            arrived: when the words came in, if they lay in a queue since; same clock.
+            final: whether these are all the words; partial ones serve provisional estimates and
+                stand in for the final ones should these not come in time.
+        """
+        pending = self._match(utterance_id)
+        if pending is None:
+            known = utterance_id is not None and utterance_id <= self._newest
+            self.counters["late_transcripts" if known else "unmatched_transcripts"] += 1
+            return
+        pending.queued += now - (now if arrived is None else arrived)
+        if transcript is not None:
+            spoken_on = utterance_id is None and pending.words_settled and pending.transcript
+            pending.transcript = _append(spoken_on, transcript) if spoken_on else transcript
+        pending.words_settled = pending.words_settled or final
+        self._finish_ready(now)
+
+    def tick(self, now: float) -> None:
+        """Finish what has waited long enough."""
+        for pending in self._utterances.values():
+            if not pending.audio.closed and now - pending.last_arrival >= STALE_AFTER:
+                self._close(pending, now)
+        self._finish_ready(now)
+
+    def flush(self, now: float) -> None:
+        """Finish everything at once; nothing more will come."""
+        for pending in self._utterances.values():
+            if not pending.audio.closed:
+                self._close(pending, now)
+        while self._utterances:
+            self._finish_oldest(now)
+
+    def restart(self, now: float) -> None:
+        """Finish everything and forget the ids: the sender starts over."""
+        self.flush(now)
+        self._newest = 0
+
+    def _open(self, chunk: SpeechChunk, now: float) -> _Pending:
+        for other in self._utterances.values():
+            if not other.audio.closed:  # Utterances do not interleave: its end was lost.
+                self._close(other, now)
+        pending = _Pending(UtteranceBuffer(chunk), now, math.inf, self._period)
+        pending.words_settled = not self._words_expected
+        self._utterances[chunk.utterance_id] = pending
+        self._newest = chunk.utterance_id
+        while len(self._utterances) > self._bound:
+            self.counters["overflow"] += 1
+            self._finish_oldest(now)
+        return pending
+
+    def _close(self, pending: _Pending, now: float) -> None:
+        pending.audio.close()
+        pending.closed_at = now
+        self.counters["unclosed"] += 1
+
+    def _note_arrival(self, pending: _Pending, chunk: SpeechChunk, arrived: float) -> None:
+        end = chunk.stamp_ns * 1e-9 + len(chunk.samples) / SAMPLE_RATE
+        pending.delay = min(pending.delay, arrived - end)
+        pending.last_arrival = arrived
+
+    def _match(self, utterance_id: int | None) -> _Pending | None:
+        if utterance_id is not None:
+            return self._utterances.get(utterance_id)
+        newest_first = list(reversed(self._utterances.values()))
+        awaiting = [p for p in newest_first if p.audio.closed and not p.words_settled]
+        speaking = [p for p in newest_first if not p.audio.closed]
+        return next(iter(awaiting + speaking), None)
+
+    def _finish_ready(self, now: float) -> None:
+        while self._utterances:
+            oldest = next(iter(self._utterances.values()))
+            if not oldest.audio.closed:
+                return
+            if not oldest.words_settled and now < oldest.closed_at + self._hold:
+                return
+            self._finish_oldest(now)
+
+    def _finish_oldest(self, now: float) -> None:
+        _, pending = self._utterances.popitem(last=False)
+        if self._words_expected and not pending.words_settled:
+            self.counters["without_words"] += 1
+        estimate, error, seconds = self._estimate(pending, self._explain)
+        latency = self._latency(pending, estimate)
+        if self.live:
+            latency["wait"] = max(0.0, now - pending.closed_at)
+            end = pending.audio.speech_end_ns * 1e-9 + pending.delay
+            if not pending.audio.speech_end_ns:
+                end = pending.closed_at
+            latency["total"] = max(0.0, now - end) + seconds
+        self.counters["finals"] += 1
+        self.counters["abstained"] += estimate.abstained
+        self.emit(
+            Outcome(
+                pending.audio.utterance_id,
+                "final",
+                pending.audio.stamp_ns,
+                estimate,
+                latency,
+                pending.audio.speech_end_ns,
+                error,
+            )
+        )
+
+    def _estimate_provisional(self, pending: _Pending, now: float) -> None:
+        if self.engine is None or self._unfit(pending) is not AbstainReason.NONE:
+            return  # Nothing to tell before the final outcome.
+        estimate, error, seconds = self._estimate(pending, explain=False)
+        latency = self._latency(pending, estimate)
+        if self.live:
+            latency["total"] = latency["queue"] + seconds
+        self.counters["provisionals"] += 1
+        self.emit(
+            Outcome(
+                pending.audio.utterance_id,
+                "provisional",
+                pending.audio.stamp_ns,
+                estimate,
+                latency,
+                error=error,
+            )
+        )
+
+    def _latency(self, pending: _Pending, estimate: EmotionEstimate) -> dict[str, float]:
+        latency = dict.fromkeys(LATENCY_STAGES, 0.0)
+        latency |= {k: v for k, v in estimate.latency.items() if k in latency and k != "total"}
+        latency["asr"] = pending.transcript.latency if pending.transcript else 0.0
+        latency["total"] = sum(latency.values())
+        if self.live:
+            latency["queue"] = max(0.0, pending.queued)
+        return latency
+
+    def _unfit(self, pending: _Pending) -> AbstainReason:
+        """Why there is no point in asking the engine."""
+        words = pending.transcript is not None and pending.transcript.text.strip()
+        if pending.audio.robot_speaking:
+            return AbstainReason.ROBOT_SPEAKING
+        silent = len(pending.audio) == 0 or pending.audio.quality.speech_fraction == 0.0
+        return AbstainReason.NO_SPEECH if silent and not words else AbstainReason.NONE
+
+    def _estimate(self, pending: _Pending, explain: bool) -> tuple[EmotionEstimate, str, float]:
+        """The estimate, an error's text and the seconds it took."""
+        reason = self._unfit(pending)
+        if self.engine is None:
+            reason = AbstainReason.NO_MODEL
+        transcript = pending.transcript
+        if transcript is not None and not transcript.text.strip():
+            transcript = None
+        audio = pending.audio
+        started = time.perf_counter()
+        error = ""
+        if reason is AbstainReason.NONE and self.engine is not None:
+            try:
+                samples = audio.samples if len(audio) else None
+                estimate = self.engine.estimate(samples, transcript, audio.quality, explain)
+                return estimate, "", time.perf_counter() - started
+            except Exception as problem:  # Whatever fails in the model, the pipeline lives on.
+                reason, error = AbstainReason.ERROR, f"{type(problem).__name__}: {problem}"
+                self.counters["errors"] += 1
+                self.last_error = error
+                _logger.error("estimate of utterance %d failed: %s", audio.utterance_id, error)
+        estimate = _abstained(self.engine, reason, audio, transcript)
+        return estimate, error, time.perf_counter() - started
+
+
+def _append(before: Transcript, after: Transcript) -> Transcript:
+    """Two reports of a recogniser about one utterance."""
+    return replace(
+        after,
+        text=f"{before.text} {after.text}".strip(),
+        words=before.words + after.words,
+        confidence=min(before.confidence, after.confidence),
+        latency=before.latency + after.latency,
+    )
+
+
+def _abstained(
+    engine: Estimator | None,
+    reason: AbstainReason,
+    audio: UtteranceBuffer,
+    transcript: Transcript | None,
+) -> EmotionEstimate:
+    """An estimate that claims nothing: uniform probabilities, no modality ahead of the other."""
+    labels = LABELS if engine is None else tuple(engine.labels)
+    half = np.full(len(labels), 0.5, np.float32)
+    return EmotionEstimate(
+        labels=labels,
+        probabilities=np.full(len(labels), 1.0 / len(labels), np.float32),
+        above_threshold=np.zeros(len(labels), np.bool_),
+        uncertainty=1.0,
+        audio_weight=0.5,
+        text_weight=0.5,
+        audio_weight_per_emotion=half,
+        text_weight_per_emotion=half.copy(),
+        duration=audio.duration,
+        model_id="" if engine is None else engine.model_id,
+        abstain_reason=reason,
+        quality=audio.quality,
+        transcript=transcript,
+    )
