@@ -1,11 +1,11 @@
-"""Installs the package the way ROS wants it: `colcon build` calls this; names and executables are in setup.cfg.
+"""Installs the package the way ROS wants it; names and executables are in setup.cfg.
 
-An environment of wheels is made by tools/setup instead.
+`colcon build` calls this. An environment of wheels is made by tools/setup instead.
 """
 
-import importlib.util
 import os
 import sys
+from itertools import pairwise
 
 from setuptools import setup
 
@@ -14,32 +14,32 @@ MESSAGES = "hri_emo_msgs"
 
 
 def refuse_without_messages() -> None:
-    """Stop an installation that could not run.
+    """Stop an installation that leaves the messages out.
 
-    colcon takes a folder with a package.xml for one package and never looks below it, so that a plain
-    `colcon build` would succeed without the messages.
+    colcon takes a folder with a package.xml for one package and never looks below it, so a plain
+    `colcon build` would succeed without them. Messages from an underlay are good enough where
+    hri_emo_msgs/ is not there to be built (or holds a COLCON_IGNORE).
     """
     if not {"install", "develop"} & set(sys.argv):
         return  # colcon also asks for names and commands; nothing is installed then
-    prefixes = [
-        prefix
-        for variable in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH")
-        for prefix in os.environ.get(variable, "").split(os.pathsep)
-        if prefix
-    ]
     marker = os.path.join("share", "ament_index", "resource_index", "packages", MESSAGES)
-    if any(
-        os.path.exists(os.path.join(prefix, *below, marker))
-        for prefix in prefixes
-        for below in ((), (MESSAGES,))
+    source = os.path.join(os.path.dirname(os.path.realpath(__file__)), MESSAGES)
+    if os.path.exists(os.path.join(source, "package.xml")) and not os.path.exists(
+        os.path.join(source, "COLCON_IGNORE")
     ):
-        return
-    if importlib.util.find_spec(MESSAGES):
-        return
-    raise SystemExit(
-        f"{MESSAGES} is not built: colcon does not look below {PACKAGE}'s package.xml. Type this in the "
-        "workspace: colcon build --base-paths src src/*/hri_emo_msgs"
-    )
+        # colcon makes the folder it installs to the prefix, newer ones without saying so in argv.
+        prefixes = [
+            sys.prefix,
+            *(after for word, after in pairwise(sys.argv) if word == "--prefix"),
+        ]
+        prefixes += [os.path.join(os.path.dirname(prefix), MESSAGES) for prefix in prefixes]
+    else:
+        prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if not any(os.path.exists(os.path.join(prefix, marker)) for prefix in prefixes if prefix):
+        raise SystemExit(
+            f"{MESSAGES} is not built: colcon does not look below {PACKAGE}'s package.xml. "
+            "Type this in the workspace: colcon build --base-paths src src/*/hri_emo_msgs"
+        )
 
 
 def shared_files() -> list[tuple[str, list[str]]]:
