@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 
+from hri_emo_ros.audio.sources import Block, FileSource, MicrophoneSource, Source
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.conversions import to_time
 from hri_emo_ros.nodes.lifecycle import HriNode, run
-from hri_emo_ros.nodes.sources import Block, FileSource, MicrophoneSource, Source
 from hri_emo_ros.parameters import Value
 
 

@@ -100,6 +100,7 @@ class Demo:
             f"{median:.0f} ms (median) after the end of speech; picture: {self._picture}; "
             f"{time.monotonic() - began:.0f} s in all",
             highlight=False,
+            soft_wrap=True,
         )
         return 0
 
@@ -108,7 +109,10 @@ class Demo:
 
     def _parameters(self) -> dict[str, dict[str, Value]]:
         words: Value = "none" if self._asr == "none" else "transcript"
-        parameters: dict[str, dict[str, Value]] = {"emotion_node": {"transcript.source": words}}
+        # Shared and small machines recognise slower than they play: wait for the words a little.
+        parameters: dict[str, dict[str, Value]] = {
+            "emotion_node": {"transcript.source": words, "final.hold": 3.0}
+        }
         if self._asr != "none":
             parameters["asr_node"] = {"asr.backend": self._asr, "whisper.model": self._whisper}
         return parameters

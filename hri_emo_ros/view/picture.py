@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hri_emo_ros.view.terminal import Shown
 from hri_emo_ros.types import FloatArray
+from hri_emo_ros.view.terminal import Shown
 
 COLOURS = {
     "neutral": "#7f7f7f", "happy": "#e0a400", "sad": "#2f6fb5", "angry": "#c62f2f",
@@ -55,7 +55,6 @@ def draw(
         _probabilities(figure, axes[2], states, labels)
         _weights(axes[3], finals)
         axes[3].set_xlim(0.0, seconds)
-        axes[3].set_xlabel("time, s")
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         figure.savefig(path, dpi=130)
     finally:
@@ -113,9 +112,12 @@ def _probabilities(figure: Any, axis: Any, states: Sequence[Shown], labels: Sequ
         for row, probability in enumerate(state.probabilities):
             axis.add_patch(
                 Rectangle(
-                    (begin, row - 0.46), max(0.02, end - begin), 0.92,
-                    facecolor=_shade(probability), edgecolor="none",
-                )  # fmt: skip
+                    (begin, row - 0.46),
+                    max(0.02, end - begin),
+                    0.92,
+                    facecolor=_shade(probability),
+                    edgecolor="none",
+                )
             )
             if state.final and probability >= 0.2:
                 axis.text(
@@ -126,17 +128,25 @@ def _probabilities(figure: Any, axis: Any, states: Sequence[Shown], labels: Sequ
         if state.final:
             axis.add_patch(
                 Rectangle(
-                    (state.start, -0.5), state.duration, len(labels),
-                    facecolor="none", edgecolor="#999999", linewidth=0.6,
-                )  # fmt: skip
+                    (state.start, -0.5),
+                    state.duration,
+                    len(labels),
+                    facecolor="none",
+                    edgecolor="#999999",
+                    linewidth=0.6,
+                )
             )
             if state.dominant in labels:
                 row = list(labels).index(state.dominant)
                 axis.add_patch(
                     Rectangle(
-                        (state.start, row - 0.46), state.duration, 0.92,
-                        facecolor="none", edgecolor=_colour(state), linewidth=1.8,
-                    )  # fmt: skip
+                        (state.start, row - 0.46),
+                        state.duration,
+                        0.92,
+                        facecolor="none",
+                        edgecolor=_colour(state),
+                        linewidth=1.8,
+                    )
                 )
 
 
@@ -159,13 +169,12 @@ def _weights(axis: Any, finals: Sequence[Shown]) -> None:
             state.start + state.duration / 2, 1.04, f"{state.latency * 1000:.0f} ms", fontsize=7,
             ha="center", va="bottom", color="#444444",
         )  # fmt: skip
-    axis.set_ylim(0.0, 1.3)
+    axis.set_ylim(0.0, 1.25)
     axis.set_yticks([0.0, 0.5, 1.0])
     axis.set_ylabel("weight")
     if finals:
-        axis.legend(loc="upper right", fontsize=7, ncols=2, framealpha=0.9)
-    axis.annotate("latency above: end of speech to final state", (0.003, 0.93), fontsize=6.5,
-                  xycoords="axes fraction", va="top", color="#444444")  # fmt: skip
+        axis.legend(loc="upper left", bbox_to_anchor=(0.0, 1.0), fontsize=7, framealpha=0.9)
+    axis.set_xlabel("time, s   (ms: from the end of speech to the final state)")
 
 
 def _colour(state: Shown) -> str:

@@ -81,12 +81,12 @@ def from_message(message: Any, epoch_ns: int = 0) -> Shown:
     )
 
 
-def from_outcome(outcome: Outcome) -> Shown:
+def from_outcome(outcome: Outcome, epoch_ns: int = 0) -> Shown:
     """Of what the pipeline emits without ROS."""
     estimate = outcome.estimate
     return Shown(
         utterance=outcome.utterance_id,
-        start=outcome.stamp_ns * 1e-9,
+        start=(outcome.stamp_ns - epoch_ns) * 1e-9,
         duration=estimate.duration,
         final=outcome.stage == "final",
         words=estimate.transcript.text if estimate.transcript else "",

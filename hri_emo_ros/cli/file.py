@@ -1,0 +1,180 @@
+"""``hri-emo file``: the emotion of audio files, by the same pipeline as on the robot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from hri_emo_ros.asr import Recogniser, make_recogniser
+from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.engine import EmotionEngine
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.parameters import load_parameters
+from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
+from hri_emo_ros.types import SAMPLE_RATE, EmotionEstimate, FloatArray, Transcript
+from hri_emo_ros.view.terminal import from_outcome, history_table, now_panel
+
+BLOCK = SAMPLE_RATE // 10
+"""Samples fed at a time."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="WAV or FLAC")
+    parser.add_argument(
+        "--text", default=None, help="what was said; the whole clip is then one utterance"
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="take the whole clip as one utterance, do not segment"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_pipeline_arguments(parser)
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every command that runs the pipeline without ROS."""
+    parser.add_argument(
+        "--asr", choices=("auto", "whisper", "pocketsphinx", "none"), default=None,
+        help="recogniser (default: as in --params; auto is pocketsphinx without --whisper-model)",
+    )  # fmt: skip
+    parser.add_argument("--whisper-model", default="", metavar="DIR", help="faster-whisper folder")
+    parser.add_argument("--bundle", default="", help="model bundle; empty is the shipped one")
+    parser.add_argument(
+        "--params", type=Path, default=None, metavar="FILE.yaml", help="parameters of the nodes"
+    )
+
+
+def pipeline_parameters(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Values by node, arguments on top of the file."""
+    values = {node: dict(given) for node, given in load_parameters(args.params).items()}
+    if args.asr is not None:
+        values["asr_node"]["asr.backend"] = args.asr
+    if args.whisper_model:
+        values["asr_node"]["whisper.model"] = args.whisper_model
+    if args.bundle:
+        values["emotion_node"]["model.bundle"] = args.bundle
+    if values["asr_node"]["asr.backend"] == "none":
+        values["emotion_node"]["transcript.source"] = "none"
+    return values
+
+
+def load_engine(values: dict[str, Any]) -> EmotionEngine:
+    """The engine that the emotion node would make."""
+    return EmotionEngine(
+        bundle=values["model.bundle"],
+        device=values["model.device"],
+        threads=values["model.threads"],
+        parameters=values,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Estimate every clip and print."""
+    values = pipeline_parameters(args)
+    clips = [(path, read_audio(path)) for path in args.clips]
+    engine = load_engine(values["emotion_node"])
+    recogniser = None if args.text is not None else make_recogniser(values["asr_node"])
+    results = []
+    for path, samples in clips:
+        if args.whole or args.text is not None:
+            outcomes = [estimate_whole(samples, args.text, engine, recogniser)]
+        else:
+            outcomes = list(estimate_utterances(samples, values, engine, recogniser))
+        results.append((path, outcomes))
+    if args.json:
+        print(json.dumps([_file_json(p, o) for p, o in results], indent=2, ensure_ascii=False))
+        return 0
+    console = Console()
+    for path, outcomes in results:
+        if not outcomes:
+            console.print(f"{path}: no speech found", highlight=False)
+        elif len(outcomes) == 1:
+            console.print(now_panel(from_outcome(outcomes[0]), str(path)))
+        else:
+            console.print(str(path), highlight=False)
+            console.print(history_table([from_outcome(outcome) for outcome in outcomes]))
+    return 0
+
+
+def estimate_whole(
+    samples: FloatArray, text: str | None, engine: EmotionEngine, recogniser: Recogniser | None
+) -> Outcome:
+    """A clip as one utterance."""
+    transcript = Transcript(text) if text is not None else None
+    if transcript is None and recogniser is not None:
+        transcript = recogniser.transcribe(samples)
+    estimate = engine.estimate(samples, transcript)
+    asr = transcript.latency if transcript else 0.0
+    latency = {"asr": asr, **estimate.latency}
+    latency["total"] = sum(v for k, v in latency.items() if k != "total")
+    return Outcome(1, "final", 0, estimate, latency)
+
+
+def estimate_utterances(
+    samples: FloatArray,
+    values: dict[str, dict[str, Any]],
+    engine: EmotionEngine,
+    recogniser: Recogniser | None,
+) -> Iterator[Outcome]:
+    """The final outcome of every utterance that the segmenter finds in a clip."""
+    front_end = AudioFrontEnd(
+        {**values["speech_node"], "audio.sample_rate": SAMPLE_RATE, "audio.channels": 1}
+    )
+    blocks = (
+        AudioMessage(samples[start : start + BLOCK], round(start / SAMPLE_RATE * 1e9))
+        for start in range(0, len(samples), BLOCK)
+    )
+    joiner = UtteranceJoiner(engine, values["emotion_node"], lambda outcome: None, live=False)
+    for record in run_offline(blocks, front_end, recogniser, joiner):
+        if isinstance(record, Outcome) and record.stage == "final":
+            if record.error:
+                raise HriEmoError(f"the estimate failed: {record.error}")
+            yield record
+
+
+def _file_json(path: Path, outcomes: list[Outcome]) -> dict[str, Any]:
+    return {"file": str(path), "utterances": [outcome_json(outcome) for outcome in outcomes]}
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON: the fields of EmotionState under the same names; seconds throughout."""
+    estimate: EmotionEstimate = outcome.estimate
+    transcript, quality = estimate.transcript, estimate.quality
+    snr = quality.snr_db if quality and not math.isnan(quality.snr_db) else None
+    named = estimate.labels
+    return {
+        "utterance_id": outcome.utterance_id,
+        "start": round(outcome.stamp_ns * 1e-9, 3),
+        "duration": round(estimate.duration, 3),
+        "dominant": None if estimate.abstained else estimate.dominant,
+        "probabilities": _by_label(named, estimate.probabilities),
+        "above_threshold": [
+            label for label, above in zip(named, estimate.above_threshold, strict=True) if above
+        ],
+        "uncertainty": round(float(estimate.uncertainty), 4),
+        "abstained": estimate.abstained,
+        "abstain_reason": estimate.abstain_reason.name.lower(),
+        "abstain_text": estimate.abstain_text,
+        "audio_weight": round(float(estimate.audio_weight), 4),
+        "text_weight": round(float(estimate.text_weight), 4),
+        "audio_weight_per_emotion": _by_label(named, estimate.audio_weight_per_emotion),
+        "snr_db": None if snr is None else round(snr, 1),
+        "transcript": transcript.text if transcript else "",
+        "transcript_confidence": round(transcript.confidence, 3) if transcript else 0.0,
+        "language": transcript.language if transcript else "",
+        "model_id": estimate.model_id,
+        "latency": {stage: round(seconds, 4) for stage, seconds in outcome.latency.items()},
+    }
+
+
+def _by_label(labels: tuple[str, ...], values: FloatArray) -> dict[str, float]:
+    rounded = np.asarray(values, np.float64).round(4).tolist()
+    return dict(zip(labels, rounded, strict=False))

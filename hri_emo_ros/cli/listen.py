@@ -1,0 +1,160 @@
+"""``hri-emo listen``: the microphone through the same pipeline, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import sys
+import threading
+import time
+
+from rich.console import Console
+from rich.live import Live
+
+from hri_emo_ros.asr import Recogniser, make_recogniser
+from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.audio.sources import Block, MicrophoneSource
+from hri_emo_ros.audio.utterance import UtteranceBuffer
+from hri_emo_ros.cli.file import add_pipeline_arguments, load_engine, pipeline_parameters
+from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
+from hri_emo_ros.types import SpeechChunk, Transcript
+from hri_emo_ros.view.terminal import Shown, from_outcome, screen
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--device", default="default", help="microphone, by name or number (%(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="stop after so long; 0 goes on until Ctrl-C"
+    )
+    add_pipeline_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Listen until Ctrl-C."""
+    values = pipeline_parameters(args)
+    # The microphone first: without one there is no need to load a model.
+    microphone = MicrophoneSource(args.device, sample_rate=0, channels=1, chunk_ms=20)
+    try:
+        engine = load_engine(values["emotion_node"])
+        engine.warm_up()
+        recogniser = make_recogniser(values["asr_node"])
+        view = _View(live=sys.stdout.isatty())
+        joiner = UtteranceJoiner(engine, values["emotion_node"], view.take)
+        front_end = AudioFrontEnd(values["speech_node"])
+        front_end.set_format(PcmFormat(microphone.sample_rate, microphone.channels, "S16LE"))
+        with view:
+            _listen(microphone, front_end, joiner, recogniser, view, args.seconds)
+    except KeyboardInterrupt:
+        print()
+    finally:
+        microphone.close()
+    return 0
+
+
+def _listen(
+    microphone: MicrophoneSource,
+    front_end: AudioFrontEnd,
+    joiner: UtteranceJoiner,
+    recogniser: Recogniser | None,
+    view: _View,
+    seconds: float,
+) -> None:
+    begin = time.monotonic()
+    start_ns = time.time_ns()
+    words = _Words(recogniser)
+    taken = 0
+    for block in microphone.blocks():
+        now = time.monotonic()
+        stamp = start_ns + round(taken / microphone.sample_rate * 1e9)
+        taken += len(block)
+        for chunk in front_end.push(_bytes(block), stamp):
+            joiner.speech(chunk, now)
+            words.speech(chunk)
+        for utterance, transcript in words.ready():
+            joiner.transcript(utterance, transcript, time.monotonic())
+        joiner.tick(time.monotonic())
+        view.show(taken / microphone.sample_rate)
+        if seconds and now - begin >= seconds:
+            break
+    for chunk in front_end.flush():
+        joiner.speech(chunk, time.monotonic())
+    joiner.flush(time.monotonic())
+
+
+class _Words:
+    """Recognises in a thread of its own, so that listening goes on meanwhile."""
+
+    def __init__(self, recogniser: Recogniser | None) -> None:
+        self._recogniser = recogniser
+        self._open: UtteranceBuffer | None = None
+        self._jobs: queue.Queue[UtteranceBuffer] = queue.Queue()
+        self._done: queue.Queue[tuple[int, Transcript | None]] = queue.Queue()
+        if recogniser is not None:
+            threading.Thread(target=self._work, args=(recogniser,), daemon=True).start()
+
+    def speech(self, chunk: SpeechChunk) -> None:
+        if self._open is None or chunk.sequence == 0:
+            self._open = UtteranceBuffer(chunk)
+        else:
+            self._open.add(chunk)
+        if chunk.last:
+            self._jobs.put(self._open)
+            self._open = None
+
+    def ready(self) -> list[tuple[int, Transcript | None]]:
+        found = []
+        while not self._done.empty():
+            found.append(self._done.get())
+        return found
+
+    def _work(self, recogniser: Recogniser) -> None:
+        while True:
+            speech = self._jobs.get()
+            try:
+                transcript = recogniser.transcribe(speech.samples, speech.quality)
+            except Exception as error:  # Voice alone speaks then; listening goes on.
+                print(f"recogniser: {type(error).__name__}: {error}", file=sys.stderr)
+                self._done.put((speech.utterance_id, None))
+                continue
+            self._done.put((speech.utterance_id, transcript))
+
+
+class _View:
+    """A live screen on a terminal, one line a final estimate elsewhere."""
+
+    def __init__(self, live: bool) -> None:
+        self._console = Console()
+        self._live = Live(console=self._console, refresh_per_second=8) if live else None
+        self._now: Shown | None = None
+        self._finals: list[Shown] = []
+        self._origin = time.time()
+
+    def __enter__(self) -> _View:
+        if self._live is not None:
+            self._live.start()
+        else:
+            self._console.print("listening; Ctrl-C ends")
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def take(self, outcome: Outcome) -> None:
+        self._now = from_outcome(outcome, round(self._origin * 1e9))
+        if self._now.final:
+            self._finals.append(self._now)
+            if self._live is None:
+                self._console.print(self._now.line, highlight=False, soft_wrap=True)
+
+    def show(self, seconds: float) -> None:
+        if self._live is not None:
+            self._live.update(screen(self._now, self._finals, f"microphone  {seconds:.0f} s"))
+
+
+def _bytes(block: Block) -> bytes:
+    return block.astype("<i2", copy=False).tobytes()

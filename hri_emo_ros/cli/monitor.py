@@ -1,0 +1,22 @@
+"""``hri-emo monitor``: a live view of a running graph."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--namespace", default="", help="of the nodes")
+    parser.add_argument("--topic", default="emotion_state", help="(%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="stop after so long; 0 goes on until Ctrl-C"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch until Ctrl-C."""
+    # Imported here: `hri-emo monitor --help` must not need ROS.
+    from hri_emo_ros.nodes.monitor import watch
+
+    return watch(args.namespace, args.topic, args.seconds)
