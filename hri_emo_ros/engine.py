@@ -299,19 +299,11 @@ def _checked(item: EngineInput) -> EngineInput:
         if len(samples) < MIN_AUDIO_SAMPLES:
             samples = None
     if samples is not None and quality is None:
-        quality = _measure(samples)
+        # Loads onnxruntime, which a node that is told the quality does not need.
+        from hri_emo_ros.audio.quality import measure_quality
+
+        quality = measure_quality(samples)
     return EngineInput(samples, item.transcript, quality)
-
-
-def _measure(samples: FloatArray) -> SignalQuality:
-    """What speech_node would have said of these samples."""
-    from hri_emo_ros.audio.quality import measure_quality  # loads onnxruntime, only needed offline
-    from hri_emo_ros.audio.vad import SileroVad
-
-    vad, frame = SileroVad(), 512
-    padded = np.pad(samples, (0, -len(samples) % frame))
-    speech = np.array([vad.probability(piece) for piece in padded.reshape(-1, frame)], np.float32)
-    return measure_quality(samples, speech)
 
 
 def _has_voice(quality: SignalQuality | None) -> bool:
