@@ -165,6 +165,11 @@ class Replayer:
         if self.recogniser is not None:
             self.recogniser.warm_up()
 
+    @property
+    def recogniser_name(self) -> str:
+        """For people and records."""
+        return self.recogniser.name if self.recogniser else "none"
+
     def run(
         self,
         path: Path,

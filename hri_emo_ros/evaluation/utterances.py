@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros.pipeline import LATENCY_STAGES, Outcome, Record, TranscriptRecord
-from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, SpeechChunk, Transcript
+from hri_emo_ros.types import (
+    SAMPLE_RATE,
+    AbstainReason,
+    EmotionEstimate,
+    SignalQuality,
+    SpeechChunk,
+    Transcript,
+)
 
 NO_ESTIMATE = frozenset(
     reason.name.lower()
@@ -63,11 +70,21 @@ class HeardUtterance:
     words: list[tuple[str, float, float]] = field(default_factory=list)
     """Word, start and end in the bag's time."""
     snr_db: float = float("nan")
+    level_dbfs: float = float("nan")
+    clipped_fraction: float = 0.0
+    speech_fraction: float = 1.0
     latency: dict[str, float] = field(default_factory=dict)
     """Seconds by stage (`pipeline.LATENCY_STAGES`)."""
     provisional: list[ProvisionalState] = field(default_factory=list)
     final: bool = False
     """The final state has come."""
+
+    @property
+    def quality(self) -> SignalQuality:
+        """As the final state was estimated with."""
+        return SignalQuality(
+            self.snr_db, self.level_dbfs, self.clipped_fraction, self.speech_fraction
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
@@ -77,7 +94,7 @@ class HeardUtterance:
 def utterance_from_json(value: Mapping[str, Any]) -> HeardUtterance:
     """Inverse of `HeardUtterance.as_json`."""
     fields = dict(value)
-    for name in ("speech_end", "snr_db"):
+    for name in ("speech_end", "snr_db", "level_dbfs"):
         fields[name] = float("nan") if fields[name] is None else fields[name]
     fields["words"] = [(str(w), float(a), float(b)) for w, a, b in fields["words"]]
     fields["provisional"] = [ProvisionalState(**state) for state in fields["provisional"]]
@@ -138,7 +155,7 @@ class UtteranceLog:
             self.utterances.append(utterance)
         samples = chunk.first_sample + len(chunk.samples)
         utterance.end = utterance.start + samples / SAMPLE_RATE
-        utterance.snr_db = float(chunk.quality.snr_db)
+        _add_quality(utterance, chunk.quality)
         if chunk.last:
             utterance.truncated = chunk.truncated
             if chunk.speech_end_ns:
@@ -171,6 +188,13 @@ class UtteranceLog:
         return utterance
 
 
+def _add_quality(utterance: HeardUtterance, quality: SignalQuality) -> None:
+    utterance.snr_db = float(quality.snr_db)
+    utterance.level_dbfs = float(quality.level_dbfs)
+    utterance.clipped_fraction = float(quality.clipped_fraction)
+    utterance.speech_fraction = float(quality.speech_fraction)
+
+
 def _add_words(utterance: HeardUtterance, transcript: Transcript) -> None:
     utterance.transcript = transcript.text
     utterance.transcript_confidence = float(transcript.confidence) if transcript.text else 0.0
@@ -192,7 +216,7 @@ def _add_estimate(utterance: HeardUtterance, estimate: EmotionEstimate) -> None:
     utterance.text_weight = float(estimate.text_weight)
     utterance.audio_weight_per_emotion = [float(w) for w in estimate.audio_weight_per_emotion]
     if estimate.quality is not None:
-        utterance.snr_db = float(estimate.quality.snr_db)
+        _add_quality(utterance, estimate.quality)
     if estimate.transcript is not None:
         utterance.transcript = estimate.transcript.text
         utterance.transcript_confidence = float(estimate.transcript.confidence)
