@@ -203,11 +203,11 @@ class UtteranceJoiner:
         self._note_arrival(pending, chunk, arrived)
         pending.queued = now - arrived
         if chunk.last:
-            pending.closed_at = now
+            pending.closed_at = arrived
         elif self._provisional and len(pending.audio) >= pending.next_provisional:
             pending.next_provisional = (len(pending.audio) // self._period + 1) * self._period
-            self._estimate_provisional(pending, now)
-        self._finish_ready(now)
+            self._estimate_provisional(pending)
+        self._finish_ready(now, arrived)
 
     def transcript(
         self,
@@ -237,19 +237,20 @@ class UtteranceJoiner:
             known = utterance_id is not None and utterance_id <= self._newest
             self.counters["late_transcripts" if known else "unmatched_transcripts"] += 1
             return
-        pending.queued += now - (now if arrived is None else arrived)
+        arrived = now if arrived is None else arrived
+        pending.queued += now - arrived
         if transcript is not None:
             spoken_on = utterance_id is None and pending.words_settled and pending.transcript
             pending.transcript = _append(spoken_on, transcript) if spoken_on else transcript
         pending.words_settled = pending.words_settled or final
-        self._finish_ready(now)
+        self._finish_ready(now, arrived)
 
     def tick(self, now: float) -> None:
-        """Finish what has waited long enough."""
+        """Finish what has waited long enough. To be called when nothing lies in a queue."""
         for pending in self._utterances.values():
             if not pending.audio.closed and now - pending.last_arrival >= STALE_AFTER:
                 self._close(pending, now)
-        self._finish_ready(now)
+        self._finish_ready(now, now)
 
     def flush(self, now: float) -> None:
         """Finish everything at once; nothing more will come."""
@@ -295,12 +296,16 @@ class UtteranceJoiner:
         speaking = [p for p in newest_first if not p.audio.closed]
         return next(iter(awaiting + speaking), None)
 
-    def _finish_ready(self, now: float) -> None:
+    def _finish_ready(self, now: float, heard_until: float) -> None:
+        """Finish what has its words, or had not got them in time by `heard_until`.
+
+        What arrived after that may still lie in the caller's queue: words in it came in time.
+        """
         while self._utterances:
             oldest = next(iter(self._utterances.values()))
             if not oldest.audio.closed:
                 return
-            if not oldest.words_settled and now < oldest.closed_at + self._hold:
+            if not oldest.words_settled and heard_until < oldest.closed_at + self._hold:
                 return
             self._finish_oldest(now)
 
@@ -330,7 +335,7 @@ class UtteranceJoiner:
             )
         )
 
-    def _estimate_provisional(self, pending: _Pending, now: float) -> None:
+    def _estimate_provisional(self, pending: _Pending) -> None:
         if self.engine is None or self._unfit(pending) is not AbstainReason.NONE:
             return  # Nothing to tell before the final outcome.
         estimate, error, seconds = self._estimate(pending, explain=False)

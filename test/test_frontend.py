@@ -1,0 +1,380 @@
+"""Messages in, chunks of speech out: formats, time, breaks, the robot's own voice."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hri_emo_ros.audio.files import read_audio, read_samples
+from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.types import SpeechChunk
+
+DATA = Path(__file__).parent / "data"
+START = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+
+
+class LevelDetector:
+    """Speech is what is louder than -40 dB: for tests of time, where onsets must be exact."""
+
+    def probabilities(self, frames: np.ndarray) -> np.ndarray:
+        return (np.abs(frames).max(axis=1) > 0.01).astype(np.float32)
+
+    def reset(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def recording() -> np.ndarray:
+    """Two people one after the other in a little noise, 8 s at 16 kHz."""
+    pause = np.zeros(16000, np.float32)
+    parts = [read_audio(DATA / f"{name}.flac") for name in ("emodb_11a02Wc", "lj_LJ001-0002")]
+    samples = np.concatenate([pause, parts[0], pause, parts[1], pause])
+    noise = np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32)
+    return np.clip(samples + noise * np.float32(1e-3), -1, 1)
+
+
+def at_rate(samples: np.ndarray, rate: int) -> np.ndarray:
+    import soxr
+
+    return np.clip(soxr.resample(samples, 16000, rate, quality="VHQ"), -1, 1)
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    return np.round(samples * 32767).astype("<i2").tobytes()
+
+
+def feed(
+    front_end: AudioFrontEnd, data: bytes, step: int, start_ns: int = START, frame: int = 2
+) -> list[SpeechChunk]:
+    """Push `data` in messages of `step` bytes, each stamped with the time of its first sample."""
+    chunks: list[SpeechChunk] = []
+    rate = front_end.format.sample_rate
+    for at in range(0, len(data), step):
+        stamp = start_ns + at // frame * SECOND // rate
+        chunks += front_end.push(data[at : at + step], stamp)
+    return chunks
+
+
+def facts(chunks: list[SpeechChunk]) -> list[tuple[Any, ...]]:
+    return [
+        (c.utterance_id, c.sequence, c.stamp_ns, c.utterance_start_ns, c.first_sample,
+         c.samples.tobytes(), str(c.quality), c.last, c.truncated, c.speech_end_ns,
+         c.stream_start_sample)
+        for c in chunks
+    ]  # fmt: skip
+
+
+def ends(chunks: list[SpeechChunk]) -> list[SpeechChunk]:
+    return [c for c in chunks if c.last]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_chunk_length_changes_nothing(recording: np.ndarray, rate: int) -> None:
+    data = pcm(at_rate(recording, rate))
+    results = []
+    for step in (rate // 100 * 2, rate // 50 * 2, rate * 32 // 1000 * 2, rate // 10 * 2, 1999):
+        front_end = AudioFrontEnd({"audio.sample_rate": rate}, batch=8 if step > 2000 else 1)
+        results.append(facts(feed(front_end, data, step) + front_end.flush()))
+    assert len({f[0] for f in results[0]}) == 2
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("rate", "tolerance"),
+    # Half of a consonant lies above the 4 kHz of a telephone: its onset is heard later.
+    [(8000, 0.25), (44100, 0.04), (48000, 0.04)],
+)
+def test_other_rates_give_the_same_utterances(
+    recording: np.ndarray, rate: int, tolerance: float
+) -> None:
+    reference = AudioFrontEnd({})
+    expected = ends(feed(reference, pcm(recording), 640) + reference.flush())
+    front_end = AudioFrontEnd({"audio.sample_rate": rate})
+    found = ends(feed(front_end, pcm(at_rate(recording, rate)), rate // 25) + front_end.flush())
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert abs(a.utterance_start_ns - b.utterance_start_ns) <= tolerance * SECOND
+        assert abs(a.speech_end_ns - b.speech_end_ns) <= tolerance * SECOND
+
+
+def test_one_channel_of_many_can_be_chosen(recording: np.ndarray) -> None:
+    mono = AudioFrontEnd({})
+    expected = facts(mono.push(pcm(recording), START) + mono.flush())
+    stereo = np.stack([np.zeros_like(recording), recording], axis=1)
+    front_end = AudioFrontEnd({"audio.channels": 2, "audio.channel": 1})
+    assert facts(feed(front_end, pcm(stereo), 1280, frame=4) + front_end.flush()) == expected
+
+
+def test_the_mean_of_equal_channels_is_each_of_them(recording: np.ndarray) -> None:
+    mono = AudioFrontEnd({})
+    expected = facts(mono.push(pcm(recording), START) + mono.flush())
+    front_end = AudioFrontEnd({"audio.channels": 2})
+    stereo = pcm(np.stack([recording, recording], axis=1))
+    assert facts(feed(front_end, stereo, 1280, frame=4) + front_end.flush()) == expected
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_the_stamp_of_an_onset_is_right_to_a_millisecond(rate: int) -> None:
+    onset = 1.2345
+    signal = np.zeros(rate * 3, np.float32)
+    first = round(onset * rate)
+    signal[first : first + rate] = 0.5 * np.sin(np.arange(rate) * 2 * np.pi * 500 / rate)
+    front_end = AudioFrontEnd({"audio.sample_rate": rate}, LevelDetector())
+    chunks = feed(front_end, pcm(signal), rate // 50 * 2) + front_end.flush()
+    samples = np.concatenate([c.samples for c in chunks])
+    assert len(ends(chunks)) == 1
+    # The tone has risen to a tenth of its height within 0.1 ms.
+    heard = int(np.argmax(np.abs(samples) > 0.05))
+    time = (chunks[0].utterance_start_ns - START) / SECOND + heard / 16000
+    assert abs(time - onset) < 1e-3
+    assert chunks[0].stream_start_sample + heard == pytest.approx(onset * 16000, abs=16)
+
+
+def test_chunk_stamps_follow_from_the_utterance_start(recording: np.ndarray) -> None:
+    front_end = AudioFrontEnd({})
+    for chunk in feed(front_end, pcm(recording), 640) + front_end.flush():
+        assert chunk.stamp_ns == chunk.utterance_start_ns + chunk.first_sample * SECOND // 16000
+
+
+def test_jitter_of_stamps_below_the_tolerance_is_ignored(recording: np.ndarray) -> None:
+    clean, jittery = AudioFrontEnd({}), AudioFrontEnd({})
+    data, rng = pcm(recording), np.random.default_rng(0)
+    chunks = []
+    for i, at in enumerate(range(0, len(data), 640)):
+        jitter = int(rng.integers(-40, 40)) * 1_000_000 if i else 0
+        chunks += jittery.push(data[at : at + 640], START + at // 2 * SECOND // 16000 + jitter)
+    assert facts(chunks + jittery.flush()) == facts(feed(clean, data, 640) + clean.flush())
+    assert jittery.counters["gaps"] == jittery.counters["restarts"] == 0
+
+
+def tone(seconds: float) -> np.ndarray:
+    return (0.3 * np.sin(np.arange(int(seconds * 16000)) * 0.3)).astype(np.float32)
+
+
+def test_a_short_loss_is_filled_with_silence_and_counted() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    chunks = feed(front_end, pcm(tone(1)), 640)
+    chunks += feed(front_end, pcm(tone(1)), 640, START + int(1.3 * SECOND)) + front_end.flush()
+    assert len(ends(chunks)) == 1
+    samples = np.concatenate([c.samples for c in chunks])
+    assert len(samples) == int(2.3 * 16000)
+    assert not samples[16000 : int(1.3 * 16000)].any()
+    assert chunks[-1].dropped_samples == int(0.3 * 16000) == front_end.counters["dropped_samples"]
+    assert front_end.counters["gaps"] == 1
+
+
+def test_a_long_gap_closes_the_open_utterance_and_moves_the_time() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    chunks = feed(front_end, pcm(tone(1)), 640)
+    chunks += feed(front_end, pcm(tone(1)), 640, START + 10 * SECOND) + front_end.flush()
+    first, second = ends(chunks)
+    assert first.speech_end_ns == START + SECOND
+    assert second.utterance_start_ns == START + 10 * SECOND
+    assert second.stream_start_sample == 16000
+    assert front_end.counters["gaps"] == 1
+
+
+def test_stamps_going_backwards_are_a_restart() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    chunks = feed(front_end, pcm(tone(1)), 640)
+    chunks += feed(front_end, pcm(tone(1)), 640, START - 100 * SECOND) + front_end.flush()
+    first, second = ends(chunks)
+    assert (first.utterance_id, second.utterance_id) == (1, 2)
+    assert second.utterance_start_ns == START - 100 * SECOND
+    assert front_end.counters["restarts"] == 1
+
+
+def test_a_burst_too_short_for_an_utterance_is_discarded_at_a_gap() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    chunks = feed(front_end, pcm(tone(0.15)), 640)
+    chunks += feed(front_end, pcm(np.zeros(16000)), 640, START + 10 * SECOND) + front_end.flush()
+    assert chunks == []
+    assert front_end.counters["discarded_bursts"] == 1
+
+
+def test_drifting_clocks_correct_the_time_without_a_break() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    silence, drift = pcm(np.zeros(320)), 1.01
+    for i in range(1000):
+        front_end.push(silence, START + int(i * 0.02 * drift * SECOND))
+    chunks = []
+    for i in range(1000, 1100):
+        chunks += front_end.push(pcm(tone(0.02)), START + int(i * 0.02 * drift * SECOND))
+    chunks += front_end.flush()
+    onset = chunks[0].utterance_start_ns + int(0.3 * SECOND)
+    assert abs(onset - (START + int(20 * drift * SECOND))) <= 0.14 * SECOND
+    assert front_end.counters["gaps"] == front_end.counters["restarts"] == 0
+    assert front_end.counters["clock_corrections"] == 2
+    assert len(ends(chunks)) == 1
+
+
+def test_times_of_reception_may_jitter_by_a_network_stall(recording: np.ndarray) -> None:
+    clean, stalled = AudioFrontEnd({}), AudioFrontEnd({})
+    data = pcm(recording)
+    expected = feed(clean, data, 640, START) + clean.flush()
+    chunks = []
+    for i, at in enumerate(range(0, len(data), 640)):
+        sent = START + (at // 2 + 320) * SECOND // 16000
+        late = 800_000_000 if 100 <= i < 120 else 0
+        chunks += stalled.push(data[at : at + 640], sent + late, received=True)
+    assert facts(chunks + stalled.flush()) == facts(expected)
+
+
+def test_without_stamps_time_is_counted_from_zero(recording: np.ndarray) -> None:
+    stamped, unstamped = AudioFrontEnd({}), AudioFrontEnd({})
+    data = pcm(recording)
+    expected = feed(stamped, data, 640, 0) + stamped.flush()
+    chunks = [
+        c for at in range(0, len(data), 640) for c in unstamped.push(data[at : at + 640], None)
+    ]
+    assert facts(chunks + unstamped.flush()) == facts(expected)
+
+
+def test_a_format_change_closes_the_open_utterance() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    chunks = feed(front_end, pcm(tone(1)), 640)
+    front_end.set_format(PcmFormat(8000, 2, "F32LE"))
+    assert front_end.counters["format_changes"] == 1
+    stereo = np.repeat(tone(1)[::2, None], 2, axis=1).astype("<f4").tobytes()
+    chunks += feed(front_end, stereo, 1280, START + SECOND, frame=8) + front_end.flush()
+    first, second = ends(chunks)
+    assert first.speech_end_ns == START + SECOND
+    assert second.utterance_start_ns == START + SECOND
+
+
+def test_the_same_format_again_changes_nothing(recording: np.ndarray) -> None:
+    front_end = AudioFrontEnd({})
+    data = pcm(recording)
+    chunks = feed(front_end, data[:100_000], 640)
+    front_end.set_format(PcmFormat(16000, 1, "s16le"))
+    chunks += feed(front_end, data[100_000:], 640, START + 50_000 * SECOND // 16000)
+    reference = AudioFrontEnd({})
+    expected = feed(reference, data, 640) + reference.flush()
+    assert facts(chunks + front_end.flush()) == facts(expected)
+
+
+def test_bad_float_samples_are_zeroed_and_counted() -> None:
+    front_end = AudioFrontEnd({"audio.sample_format": "F32LE"}, LevelDetector())
+    samples = tone(1)
+    samples[8000:8010] = np.nan
+    samples[8020] = np.inf
+    samples[8030] = 7.0
+    chunks = front_end.push(samples.tobytes(), START) + front_end.flush()
+    heard = np.concatenate([c.samples for c in chunks])
+    assert np.isfinite(heard).all()
+    assert np.abs(heard).max() <= 1.0
+    assert not heard[8000:8010].any()
+    assert front_end.counters["bad_samples"] == 11
+    assert front_end.counters["clipped_samples"] == 1
+
+
+def test_float_samples_can_be_pushed_directly(recording: np.ndarray) -> None:
+    exact = (np.round(recording * 32767) / 32768 + 0.0).astype(np.float32)  # No -0.0.
+    bytes_in, floats_in = AudioFrontEnd({}), AudioFrontEnd({})
+    expected = facts(bytes_in.push(pcm(recording), START) + bytes_in.flush())
+    assert facts(floats_in.push_samples(exact, START) + floats_in.flush()) == expected
+    with pytest.raises(HriEmoError, match=r"2 channels, must have 1.*audio\.channels"):
+        floats_in.push_samples(np.zeros((10, 2), np.float32), START)
+
+
+def test_what_the_robot_says_is_discarded_with_its_echo() -> None:
+    front_end = AudioFrontEnd({"robot_speaking.tail": 0.3}, LevelDetector())
+    front_end.robot_speaking(True, START + 2 * SECOND)
+    front_end.robot_speaking(False, START + 3 * SECOND)
+    chunks = feed(front_end, pcm(tone(5)), 640) + front_end.flush()
+    first, second = ends(chunks)
+    assert abs(first.speech_end_ns - (START + 2 * SECOND)) <= 0.04 * SECOND
+    assert abs(second.utterance_start_ns - (START + int(3.3 * SECOND))) <= 0.04 * SECOND
+    assert front_end.counters["muted_samples"] == pytest.approx(1.3 * 16000, abs=1024)
+
+
+def test_without_muting_utterances_over_the_robot_are_marked() -> None:
+    front_end = AudioFrontEnd({"robot_speaking.mute": False}, LevelDetector())
+    front_end.robot_speaking(True, START + int(0.5 * SECOND))
+    front_end.robot_speaking(False, START + int(0.7 * SECOND))
+    signal = np.concatenate([tone(1), np.zeros(32000, np.float32), tone(1)])
+    chunks = feed(front_end, pcm(signal), 640) + front_end.flush()
+    assert [c.robot_speaking for c in ends(chunks)] == [True, False]
+
+
+def test_reset_forgets_the_open_utterance_and_keeps_counting_ids() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    feed(front_end, pcm(tone(1)), 640)
+    front_end.reset()
+    chunks = feed(front_end, pcm(tone(1)), 640, START + 50 * SECOND) + front_end.flush()
+    assert {c.utterance_id for c in chunks} == {2}
+    assert chunks[0].utterance_start_ns == START + 50 * SECOND
+
+
+def test_a_wrongly_declared_rate_shows_in_the_measured_one() -> None:
+    front_end = AudioFrontEnd({"audio.sample_rate": 16000}, LevelDetector())
+    assert front_end.measured_rate is None
+    for i in range(100):
+        front_end.push(pcm(np.zeros(960)), START + i * SECOND // 50)
+    assert front_end.measured_rate == pytest.approx(48000)
+
+
+def test_a_channel_that_is_not_there_is_refused() -> None:
+    with pytest.raises(HriEmoError, match=r"audio\.channel is 1, must be -1 to 0"):
+        AudioFrontEnd({"audio.channel": 1})
+    front_end = AudioFrontEnd({"audio.channels": 2, "audio.channel": 1})
+    with pytest.raises(HriEmoError, match=r"audio\.channel"):
+        front_end.set_format(PcmFormat(16000, 1))
+    assert front_end.format.channels == 2
+
+
+def test_thresholds_can_change_while_running(recording: np.ndarray) -> None:
+    front_end = AudioFrontEnd({})
+    front_end.configure({"segment.min_speech": 5.0})
+    assert feed(front_end, pcm(recording), 640) + front_end.flush() == []
+    with pytest.raises(HriEmoError, match=r"vad\.threshold"):
+        front_end.configure({"vad.threshold": 2.0})
+
+
+def test_arbitrary_bytes_never_break_the_front_end() -> None:
+    rng = np.random.default_rng(5)
+    front_end = AudioFrontEnd({"audio.sample_format": "F32LE", "audio.channels": 3})
+    for i in range(200):
+        stamp = int(rng.integers(0, 2**62)) if i % 7 == 0 else START + i * SECOND // 50
+        for chunk in front_end.push(rng.bytes(int(rng.integers(0, 3000))), stamp):
+            assert np.isfinite(chunk.samples).all()
+    front_end.flush()
+
+
+def test_a_file_is_read_as_16_khz_mono(tmp_path: Path) -> None:
+    import soundfile
+
+    stereo = np.stack([tone(1)[::2], -tone(1)[::2]], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, 8000)
+    assert len(read_audio(tmp_path / "a.wav")) == 16000
+    assert np.abs(read_audio(tmp_path / "a.wav")).max() < 1e-3
+    samples, rate = read_samples(tmp_path / "a.wav")
+    assert samples.shape == (8000, 2)
+    assert rate == 8000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "there is no"), (b"hello", "cannot read"), (b"", "cannot read")]
+)
+def test_a_file_that_is_no_audio_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "clip.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(HriEmoError, match=rf"{message}.*clip\.wav"):
+        read_audio(path)
+
+
+def test_quality_of_a_chunk_is_known_while_speech_goes_on(recording: np.ndarray) -> None:
+    front_end = AudioFrontEnd({})
+    chunks = feed(front_end, pcm(recording), 640)
+    assert all(math.isfinite(c.quality.level_dbfs) for c in chunks)
+    assert all(c.quality.speech_fraction > 0.3 for c in chunks)
