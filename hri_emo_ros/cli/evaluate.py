@@ -1,0 +1,60 @@
+"""``hri-emo evaluate --bundle DIR --manifest FILE.csv``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", default="", help="model folder (default: the shipped one)")
+    parser.add_argument(
+        "--manifest", required=True,
+        help="CSV with the columns path (relative to it, may be empty) and emotion; optionally text, "
+        "speaker, sex, language",
+    )  # fmt: skip
+    parser.add_argument("--modality", choices=("audio", "text", "both"), default="both")
+    parser.add_argument("--json", help="write all figures there")
+    parser.add_argument("--out", help="folder for report.html")
+    parser.add_argument(
+        "--sweep-snr", type=_levels, default=(), metavar="DB,DB,...",
+        help="also score the clips in noise at these levels, for example 20,10,5,0,-5",
+    )  # fmt: skip
+    parser.add_argument(
+        "--noise", default="pink", help="for --sweep-snr: pink, white or a folder of recordings"
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"))
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads; 0 leaves one core free"
+    )
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(",") if part)
+
+
+def run(args: argparse.Namespace) -> int:
+    from hri_emo_ros.evaluation.evaluate import evaluate
+    from hri_emo_ros.evaluation.evaluate_report import print_result, write_report
+    from hri_emo_ros.training.finish import write_json
+
+    console = Console()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("estimating", total=None)
+        result, scored = evaluate(
+            args.bundle, args.manifest, args.modality, args.sweep_snr, args.noise, args.device,
+            args.threads, lambda: progress.advance(task),
+        )  # fmt: skip
+    print_result(result, console)
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, result)
+    if args.out:
+        report = Path(args.out) / "report.html"
+        write_report(result, scored, report)
+        console.print(f"report: {report}", highlight=False)
+    return 0
