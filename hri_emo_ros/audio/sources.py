@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
 from hri_emo_ros.errors import HriEmoError
 
-Block = npt.NDArray[np.int16]
+Block = np.ndarray[Any, np.dtype[np.int16]]
 
 PORTAUDIO_HINT = "the microphone needs the PortAudio library: sudo apt-get install libportaudio2"
 

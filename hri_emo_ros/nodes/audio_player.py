@@ -32,7 +32,7 @@ class AudioPlayer(HriNode):
         self.finished = False
 
     def build(self, parameters: dict[str, Value]) -> None:
-        self._parameters = parameters
+        self._settings = parameters
         self._source = self._make_source()
         stamped = parameters["player.message_type"] == "AudioDataStamped"
         self._type = AudioDataStamped if stamped else AudioData
@@ -72,13 +72,13 @@ class AudioPlayer(HriNode):
                 delattr(self, name)
 
     def changed(self, parameters: dict[str, Value]) -> None:
-        self._parameters = parameters
+        self._settings = parameters
 
     def values(self) -> Mapping[str, object]:
         return {"frames played": self._frames, "finished": self.finished}
 
     def _make_source(self) -> Source:
-        p = self._parameters
+        p = self._settings
         rate, channels = int(p["player.sample_rate"]), int(p["player.channels"])
         chunk = int(p["player.chunk_ms"])
         if p["player.microphone"]:
@@ -99,7 +99,7 @@ class AudioPlayer(HriNode):
             self._frames, self.finished = 0, False
             for block in source.blocks():
                 end = (self._frames + len(block)) / source.sample_rate
-                speed = float(self._parameters["player.speed"])
+                speed = float(self._settings["player.speed"])
                 if not source.live and speed > 0:
                     due += len(block) / source.sample_rate / speed
                     self._ending.wait(max(0.0, due - time.monotonic()))
@@ -116,7 +116,7 @@ class AudioPlayer(HriNode):
                 self.failed("playing", error)
 
     def _wait_for_subscriber(self) -> None:
-        deadline = time.monotonic() + float(self._parameters["player.wait_for_subscribers"])
+        deadline = time.monotonic() + float(self._settings["player.wait_for_subscribers"])
         while self._publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
             if self._ending.wait(0.05):
                 return
@@ -128,7 +128,7 @@ class AudioPlayer(HriNode):
             return
         message = AudioDataStamped(audio=AudioData(data=data))
         message.header.stamp = to_time(stamp_ns)
-        message.header.frame_id = str(self._parameters["player.frame_id"])
+        message.header.frame_id = str(self._settings["player.frame_id"])
         self._publisher.publish(message)
 
 

@@ -225,7 +225,7 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
             # Listeners before speakers, so that the first message finds its receiver.
             for node in reversed(ready):
                 node.trigger_activate()
-        executor.spin()
+        _spin(executor, nodes)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
@@ -236,6 +236,17 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, nodes: Sequence[HriNode]) -> None:
+    """Serve callbacks until shutdown; what one of them raises does not end the process."""
+    while rclpy.ok():
+        try:
+            executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            return
+        except Exception as error:
+            nodes[0].failed("callback", error)
 
 
 def _known_elsewhere(name: str) -> bool:

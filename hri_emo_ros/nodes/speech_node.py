@@ -52,7 +52,7 @@ class SpeechNode(HriNode):
         self._watch: Any = None
 
     def build(self, parameters: dict[str, Value]) -> None:
-        self._parameters = parameters
+        self._settings = parameters
         self._format = _declared_format(parameters)
         self._info: PcmFormat | None = None
         self._frame = str(parameters["audio.frame_id"])
@@ -117,7 +117,7 @@ class SpeechNode(HriNode):
         self._front_end = None
 
     def changed(self, parameters: dict[str, Value]) -> None:
-        self._parameters = parameters
+        self._settings = parameters
         self._frame = str(parameters["audio.frame_id"])
         declared = _declared_format(parameters)
         self._command(lambda: self._configure(parameters))
@@ -153,7 +153,7 @@ class SpeechNode(HriNode):
 
     def _info_awaited(self) -> bool:
         return (
-            bool(self._parameters["audio.use_info"])
+            bool(self._settings["audio.use_info"])
             and self._info is None
             and self._last_audio - self._opened < INFO_WAIT
             and bool(self._infos.publishers())
@@ -182,7 +182,7 @@ class SpeechNode(HriNode):
         )
 
     def _on_info(self, message: Any) -> None:
-        if not self._parameters["audio.use_info"]:
+        if not self._settings["audio.use_info"]:
             return
         try:
             self._info = audio_messages.info_format(message)
@@ -194,9 +194,9 @@ class SpeechNode(HriNode):
         self._release()
 
     def _on_robot_speaking(self, message: Bool) -> None:
-        if self.state == "active" and self._front_end is not None:
-            front_end, stamp = self._front_end, self.get_clock().now().nanoseconds
-            self._command(lambda: front_end.robot_speaking(message.data, stamp))
+        if self.state == "active":
+            stamp = self.get_clock().now().nanoseconds
+            self._command(lambda: self._robot(message.data, stamp))
 
     def _look(self) -> None:
         """Say so when no audio comes, and who publishes what on the topic."""
@@ -205,7 +205,7 @@ class SpeechNode(HriNode):
         silent = time.monotonic() - self._last_audio
         if self._held and time.monotonic() - self._opened >= INFO_WAIT:
             self._release()
-        if silent < float(self._parameters["audio.timeout"]):  # type: ignore[arg-type]
+        if silent < float(self._settings["audio.timeout"]):  # type: ignore[arg-type]
             self.diagnostics.condition("no audio", Level.OK)
             self._command(self._check_rate)
             return
@@ -221,7 +221,7 @@ class SpeechNode(HriNode):
         self.diagnostics.condition(
             "no audio",
             Level.ERROR,
-            f"no audio on {self._audio.topic} for {float(self._parameters['audio.timeout']):g} s; "  # type: ignore[arg-type]
+            f"no audio on {self._audio.topic} for {float(self._settings['audio.timeout']):g} s; "  # type: ignore[arg-type]
             f"there: {self._audio.describe_publishers()}{advice}",
         )
 
@@ -233,9 +233,7 @@ class SpeechNode(HriNode):
 
     def _set_format(self, pcm_format: PcmFormat) -> None:
         self._format = pcm_format
-        front_end = self._front_end
-        if front_end is not None:
-            self._command(lambda: front_end.set_format(pcm_format))
+        self._command(lambda: self._change_format(pcm_format))
 
     def _command(self, do: Callable[[], None], seconds: float = 0.0) -> None:
         if self._worker is not None:
@@ -248,8 +246,16 @@ class SpeechNode(HriNode):
             self._publish(self._front_end.push(data, stamp_ns, received=received))
 
     def _restart(self) -> None:
+        self._front_end = AudioFrontEnd(self._settings)
+        self._front_end.set_format(self._format)
+
+    def _change_format(self, pcm_format: PcmFormat) -> None:
         if self._front_end is not None:
-            self._front_end.reset()
+            self._front_end.set_format(pcm_format)
+
+    def _robot(self, active: bool, stamp_ns: int) -> None:
+        if self._front_end is not None:
+            self._front_end.robot_speaking(active, stamp_ns)
 
     def _flush(self) -> None:
         if self._front_end is not None:
