@@ -40,7 +40,8 @@ class CompactAudioConfig(PreTrainedConfig):
         num_mel_bins, f_min, f_max: mel filter bank (HTK scale; Hz).
         floor_db: soft floor below the utterance's level; hides the recording chain's own noise.
         active_db: frames further than this below the level of the utterance are silence.
-        active_margin: silent frames kept before the first and after the last active one.
+        active_margin: silent frames kept before the first and after the last active one. Above 0
+            a clip that starts with speech differs from the same clip after a second of silence.
         stem_channels: channels of the 2-D convolutions. The first has a kernel of 5 frames by 7
             bins and strides of 2 and 4, which is most of what makes this encoder fast; each later
             one, 3 by 3, halves the mel axis.
@@ -62,13 +63,13 @@ class CompactAudioConfig(PreTrainedConfig):
         f_min: float = 60.0,
         f_max: float = 7600.0,
         floor_db: float = 60.0,
-        active_db: float = 35.0,
-        active_margin: int = 5,
+        active_db: float = 40.0,
+        active_margin: int = 0,
         stem_channels: tuple[int, ...] = (32, 48, 64),
         hidden_size: int = 144,
         num_hidden_layers: int = 3,
         conv_kernel_size: int = 5,
-        hidden_dropout: float = 0.15,
+        hidden_dropout: float = 0.1,
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate
@@ -83,12 +84,8 @@ class CompactAudioConfig(PreTrainedConfig):
 
 @dataclass
 class CompactAudioOutput(BaseModelOutput):
-    """`BaseModelOutput` and the frames that carry speech.
-
-    Args:
-        frame_mask: [B, F], true from the first to the last active frame; hidden states elsewhere
-            are zero.
-    """
+    """`BaseModelOutput` and the frames [B, F] from the first active one to the last: hidden states
+    elsewhere are zero."""
 
     frame_mask: BoolTensor | None = None
 
@@ -207,8 +204,7 @@ class CompactAudioEncoder(PreTrainedModel):
     def frame_mask(self, sample_mask: Tensor) -> BoolTensor:
         """Hidden states [B, F] that have samples behind them, from the mask of samples [B, T].
 
-        Leading and trailing silence counts as valid here; `CompactAudioOutput.frame_mask` leaves
-        it out.
+        Silence around the speech counts as valid here, not in `CompactAudioOutput.frame_mask`.
         """
         return self._mel_mask(sample_mask)[:, ::2]
 
@@ -293,12 +289,7 @@ class CompactAudioEncoder(PreTrainedModel):
     def forward(
         self, input_values: FloatTensor, attention_mask: LongTensor | None = None, **_: object
     ) -> CompactAudioOutput:
-        """Encode waveforms.
-
-        Args:
-            input_values: [B, T] float32 at `config.sampling_rate`, any level.
-            attention_mask: [B, T], 1 for samples, 0 for padding at the end.
-        """
+        """Encode waveforms [B, T] of any level; the mask [B, T] is 0 for padding at the end."""
         return self.encode(*self.log_mel(input_values, attention_mask))
 
 
