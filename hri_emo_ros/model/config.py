@@ -79,6 +79,9 @@ class ModelConfig(BaseModel):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     head_hidden: int = Field(128, ge=1)
     """Hidden width of the unimodal and late-fusion classifiers."""
+    head_norm: Literal["layer", "batch"] = "layer"
+    """Normalisation in the unimodal classifiers: LayerNorm of what comes in, or BatchNorm of the
+    hidden layer."""
     text_pooling: Literal["mean", "first"] = "mean"
     """What stands for a text in the text and late-fusion heads: the mean over its tokens or the first
     token (RoBERTa's <s>, BERT's [CLS])."""

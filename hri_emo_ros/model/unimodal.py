@@ -22,7 +22,7 @@ class AudioHead(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """[B, F, D], [B, F] -> logits [B, L], pooled [B, 2 D]; zeros where there is no frame."""
         pooled = self.pool(states, mask)
-        return self.classifier(pooled) * mask.any(1, keepdim=True), pooled
+        return _classify(self.classifier, pooled, mask.any(1)), pooled
 
 
 class TextHead(nn.Module):
@@ -37,7 +37,17 @@ class TextHead(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, D], [B, N] -> logits [B, L], pooled [B, D]; zeros where there is no token."""
         pooled = pool_text(states, mask, self.pooling)
-        return self.classifier(pooled) * mask.any(1, keepdim=True), pooled
+        return _classify(self.classifier, pooled, mask.any(1)), pooled
+
+
+def _classify(classifier: nn.Sequential, pooled: Tensor, present: Tensor) -> Tensor:
+    """Logits of the present rows, zeros in the others, which must not enter a BatchNorm's statistics."""
+    if bool(present.all()):
+        return classifier(pooled)
+    logits = pooled.new_zeros(len(pooled), classifier[-1].out_features)
+    if bool(present.any()):
+        logits[present] = classifier(pooled[present]).to(logits.dtype)
+    return logits
 
 
 def pool_text(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -48,6 +58,14 @@ def pool_text(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _classifier(width: int, config: ModelConfig) -> nn.Sequential:
+    if config.head_norm == "batch":
+        return nn.Sequential(
+            nn.Linear(width, config.head_hidden),
+            nn.BatchNorm1d(config.head_hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.head_hidden, len(config.labels)),
+        )
     return nn.Sequential(
         nn.LayerNorm(width),
         nn.Dropout(config.dropout),

@@ -173,7 +173,7 @@ class BatchMaker:
         if not rows or not self.model.uses_audio:
             return batch
         voices = [examples[k].voice for k in rows]
-        clips = [self._clip(item, rng) for item in voices if item is not None]
+        clips = [self._clip(item, rng, epoch) for item in voices if item is not None]
         power, lengths = collate_power(clips)
         augment = self.augment.mel
         if rng is not None and augment is not None:
@@ -205,7 +205,7 @@ class BatchMaker:
             self._mix(batch, augment)
         return batch
 
-    def _clip(self, item: Item, rng: np.random.Generator | None) -> HalfArray:
+    def _clip(self, item: Item, rng: np.random.Generator | None, epoch: int) -> HalfArray:
         store, config = self.sources.mel, self.config.augment.mel
         assert store is not None
         limit = int(self.config.data.max_seconds * store.frame_rate)
@@ -222,6 +222,8 @@ class BatchMaker:
             most = int(config.silence_s * store.frame_rate) + 1
             start = max(0, start - int(rng.integers(most)))
             end = min(len(clip), end + int(rng.integers(most)))
+        done = epoch / self.config.optim.epochs
+        limit = min([limit, *[frames for until, frames in config.crops if done < until][:1]])
         if end - start > limit:
             start += int(rng.integers(end - start - limit + 1))
             end = start + limit

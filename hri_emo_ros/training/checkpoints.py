@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def save_checkpoint(
     folder: Path,
     module: nn.Module,
     average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     state: dict[str, Any],
 ) -> None:
     """Write everything that `load_checkpoint` needs; the folder is replaced in one step.
@@ -35,7 +36,7 @@ def save_checkpoint(
         folder: is made or replaced.
         module: its parameters and buffers.
         average: averaged weights, or None.
-        optimizer: its moments.
+        optimizers: their moments.
         state: JSON values (step, best figure, history, ...).
     """
     temporary = folder.with_name(folder.name + ".new")
@@ -45,7 +46,8 @@ def save_checkpoint(
     if average is not None:
         _save(average.values, temporary / _AVERAGE)
     moments = {
-        f"{index}.{name}": value
+        f"{number}.{index}.{name}": value
+        for number, optimizer in enumerate(optimizers)
         for index, entries in optimizer.state_dict()["state"].items()
         for name, value in entries.items()
     }
@@ -64,7 +66,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, module: nn.Module, average: Average | None, optimizer: torch.optim.Optimizer
+    folder: Path,
+    module: nn.Module,
+    average: Average | None,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote, in place.
 
@@ -82,8 +87,8 @@ def load_checkpoint(
             values = load_file(folder / _AVERAGE)
             for name, value in average.values.items():
                 value.copy_(values[name])
-        optimizer.load_state_dict(_optimizer_state(folder, optimizer))
-    except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
+        _restore_optimizers(folder, optimizers)
+    except (RuntimeError, LookupError, ValueError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HriEmoError(
             f"the checkpoint in '{folder}' does not fit this configuration: {reason}; train "
@@ -98,13 +103,15 @@ def load_checkpoint(
     return state
 
 
-def _optimizer_state(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    entries: dict[int, dict[str, Tensor]] = {}
+def _restore_optimizers(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for key, value in load_file(folder / _OPTIMIZER).items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    # Groups (rates, decay) follow from the configuration; only the moments are history.
-    return {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
+        number, index, name = key.split(".", 2)
+        entries[int(number)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, entries, strict=True):
+        # Groups (rates, decay) follow from the configuration; only the moments are history.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

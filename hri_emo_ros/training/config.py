@@ -194,6 +194,9 @@ class MelSection(Section):
     silence_p: float = Field(0.25, ge=0.0, le=1.0)
     """Chance to keep up to `silence_s` of what surrounds the speech."""
     silence_s: float = Field(0.6, ge=0.0)
+    crops: list[tuple[float, int]] = []
+    """Pairs (share of training, frames): until that share of the epochs clips are cropped at random
+    to at most so many frames of 20 ms; short crops first make training fast."""
     noise_folder: str = ""
     """Sounds for the noise, relative to the data root; pink, brown, white and babble are always
     there."""
@@ -275,13 +278,18 @@ class OptimSection(Section):
     accumulate: int = Field(1, ge=1)
     """Batches per step."""
     lr: float = Field(1e-3, gt=0.0)
+    """Of AdamW."""
+    muon_lr: float | None = Field(None, gt=0.0)
+    """Of Muon, which then trains convolutions, the compact encoder's projection behind them and the
+    classifiers' hidden layers; None leaves everything to AdamW."""
     encoder_lr: float | None = Field(None, gt=0.0)
     """Of pretrained encoders; None takes `lr`."""
     weight_decay: float = Field(0.01, ge=0.0)
     """Not of biases and norms."""
     betas: Range = (0.9, 0.999)
     schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
-    """``one_cycle``: cosine up from lr/10 and down to lr/1000; ``cosine``: linear up, cosine to 0."""
+    """``one_cycle``: cosine up from lr/10 and down to lr/1000, AdamW's first beta 0.95 to 0.85 and
+    back (as torch's OneCycleLR); ``cosine``: linear up, cosine to 0."""
     warmup: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of all steps."""
     clip_norm: float = Field(1.0, gt=0.0)

@@ -83,7 +83,7 @@ def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) ->
         training={
             k: result[k]
             for k in ("head", "fold", "seed", "steps", "train_by_corpus", "constructed")
-        },  # fmt: skip
+        },
     )
     save_bundle(bundle, folder / BUNDLE, config.bundle_dtype)
     result["model_id"] = bundle.model_id
@@ -243,7 +243,7 @@ def _load_runs(folders: Sequence[str]) -> dict[str, np.ndarray]:
             ("targets", "targets"),
             ("audio", "audio_present"),
             ("text", "text_present"),
-        )  # fmt: skip
+        )
     }
 
 

@@ -1,9 +1,11 @@
-"""Augmentation of mel-power spectrograms: what a voice, a room and a channel may change without changing the emotion.
+"""Augmentation of mel-power spectrograms: what a voice, a room and a channel may change without
+changing the emotion.
 
-Everything works on a padded batch ``power`` [B, T, M] (linear mel power, any scale) with ``lengths`` [B] (valid frames) and
-draws from one ``torch.Generator``, so a seed reproduces a run. Working on mel power instead of waveforms costs about one
-percent of a training step: noise adds in power (uncorrelated signals), equalisers and telephone bands multiply, speed and
-vocal-tract length are interpolations along time and mel.
+Everything works on a padded batch ``power`` [B, T, M] (linear mel power, any scale) with ``lengths``
+[B] (valid frames) and draws from one ``torch.Generator``, so a seed reproduces a run. Working on mel
+power instead of waveforms costs about one percent of a training step: noise adds in power
+(uncorrelated signals), equalisers and telephone bands multiply, speed and vocal-tract length are
+interpolations along time and mel.
 """
 
 from __future__ import annotations
@@ -241,10 +243,10 @@ class MelAugment:
         return torch.where(hidden & valid, mean, log_mel)
 
     def mixup(self, size: int) -> tuple[Tensor, Tensor]:
-        """Partner index [B] and weight of the item itself [B] (Beta-distributed, >= 0.5; 1 = not mixed)."""
+        """Partner index [B] and weight of the item itself [B] (0.5 to 1; 1 = not mixed)."""
         c = self.config
-        # Beta(a, a) by Joehnk's method would loop; two Gamma draws by inverse transform are not in torch, so approximate
-        # by folding a power of a uniform draw: density concentrated near 1 for small alpha.
+        # torch draws no Beta from a given generator; a power of a uniform draw has the same look,
+        # dense near 1 for a small alpha.
         lam = 1.0 - 0.5 * self._uniform(size) ** (1.0 / c.mixup_alpha)
         lam = torch.where(self._chance(size, c.mixup_p), lam, 1.0)
         return torch.randperm(size, generator=self.generator), lam

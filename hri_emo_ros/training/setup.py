@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.utils import logging as transformers_logging
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import ModelItem
@@ -57,6 +58,7 @@ def make_network(config: TrainConfig, data: Data, folder: Path) -> Network:
         HriEmoError: weights are missing or do not fit.
     """
     torch.manual_seed(config.seed)
+    transformers_logging.disable_progress_bar()
     config = _prune(config, data, folder)
     sources = {
         part: load_bundle(getattr(config.pretrained, part))
@@ -103,15 +105,26 @@ def make_network(config: TrainConfig, data: Data, folder: Path) -> Network:
 def _copy_weights(
     source: EmotionModel, target: EmotionModel, prefixes: tuple[str, ...], name: str
 ) -> None:
+    """Copy what both have; a part that both have must fit whole, but for a bundle's fusion."""
     own = target.state_dict()
-    fitting = {
-        key: value
-        for key, value in source.state_dict().items()
-        if key.startswith(prefixes) and key in own and own[key].shape == value.shape
-    }
-    if not fitting:
-        raise HriEmoError(f"no weight of bundle '{name}' ('pretrained') fits the model")
-    target.load_state_dict(fitting, strict=False)
+    wanted = {k: v for k, v in source.state_dict().items() if k.startswith(prefixes) and k in own}
+    for key, value in wanted.items():
+        if own[key].shape != value.shape:
+            raise HriEmoError(
+                f"'pretrained': '{key}' is {list(value.shape)} in bundle '{name}' but "
+                f"{list(own[key].shape)} in the model; give 'model' the same sizes (head_hidden, "
+                "d_model, ...)"
+            )
+    of_parts = {prefix for prefix in prefixes if prefix and hasattr(target, prefix.rstrip("."))}
+    missing = (
+        [k for k in own if k.startswith(tuple(of_parts)) and k not in wanted] if of_parts else []
+    )
+    if not wanted or missing:
+        raise HriEmoError(
+            f"'pretrained': bundle '{name}' has no '{missing[0] if missing else 'weight'}' that the "
+            "model needs; give 'model' the same head_norm and encoder"
+        )
+    target.load_state_dict(wanted, strict=False)
 
 
 def _prune(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
