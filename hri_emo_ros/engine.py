@@ -23,7 +23,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
 from hri_emo_ros.model.calibration import probabilities
-from hri_emo_ros.model.explain import fuse_with_explanation
+from hri_emo_ros.model.explain import explain_utterance
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.model.tokenizer import EncodedText
 from hri_emo_ros.model.weights import modality_weights
@@ -166,8 +166,13 @@ class EmotionEngine:
             explanation = None
             with self._timed(latency, "fusion"):
                 if explain:
-                    output, explanation = fuse_with_explanation(
-                        self.model, encoded, batch, self._tokens(items[0]), inputs[0].transcript
+                    output, explanation = explain_utterance(
+                        self.model,
+                        audio,
+                        audio_mask,
+                        batch,
+                        self._tokens(items[0]),
+                        inputs[0].transcript,
                     )
                 else:
                     output = self.model.fuse(encoded, batch)

@@ -75,16 +75,15 @@ class AudioEncoder(nn.Module):
         waveform = waveform * mask
         for layer in self._masked_norms():
             layer.lengths = mask.sum(1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            output = self.model(
-                waveform, attention_mask=mask.long(), output_hidden_states=self.mix is not None
-            )
-            states = output.last_hidden_state
-            frame_mask = getattr(output, "frame_mask", None)
-            if frame_mask is None:
-                frame_mask = self.model._get_feature_vector_attention_mask(
-                    states.shape[1], mask.long()
-                ).bool()
+        output = self.model(
+            waveform, attention_mask=mask.long(), output_hidden_states=self.mix is not None
+        )
+        states = output.last_hidden_state
+        frame_mask = getattr(output, "frame_mask", None)
+        if frame_mask is None:
+            frame_mask = self.model._get_feature_vector_attention_mask(
+                states.shape[1], mask.long()
+            ).bool()
         if self.mix is not None:
             states = self.mix(output.hidden_states)
         return states, frame_mask
@@ -124,12 +123,11 @@ class TextEncoder(nn.Module):
         return self
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            output = self.model(
-                input_ids=input_ids,
-                attention_mask=mask.long(),
-                output_hidden_states=self.mix is not None,
-            )
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=mask.long(),
+            output_hidden_states=self.mix is not None,
+        )
         states = output.last_hidden_state
         if self.mix is not None:
             states = self.mix(output.hidden_states)

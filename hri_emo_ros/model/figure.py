@@ -80,14 +80,14 @@ def _headline(estimate: EmotionEstimate) -> str:
 
 def _subtitle(estimate: EmotionEstimate) -> str:
     text = estimate.transcript.text.strip() if estimate.transcript else ""
-    if len(text) > 110:
-        text = text[:107] + "..."
+    if len(text) > 130:
+        text = text[:127] + "..."
     if not text:
         return "Judged by the voice alone: there were no words."
     if not estimate.duration:
-        return f"“{text}”     Judged by the words alone: there was no voice."
+        return f"“{text}”\nJudged by the words alone: there was no voice."
     return (
-        f"“{text}”     The decision rests {estimate.audio_weight:.0%} on how it was said, "
+        f"“{text}”\nThe decision rests {estimate.audio_weight:.0%} on how it was said, "
         f"{estimate.text_weight:.0%} on what was said."
     )
 
@@ -164,7 +164,7 @@ def _bars(axes: Axes, estimate: EmotionEstimate, order: np.ndarray) -> None:
     axes.barh(
         place, p * (1 - audio), left=p * audio, color="#f2c14e", label="from the words", height=0.7
     )
-    for y, value in zip(place, p, strict=True):
+    for y, value in zip(place.tolist(), p.tolist(), strict=True):
         axes.text(value + 0.01, y, f"{value:.0%}", va="center", fontsize=9.5)
     axes.set_yticks(place, [estimate.labels[e] for e in order], fontsize=10)
     axes.invert_yaxis()
