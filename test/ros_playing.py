@@ -79,9 +79,7 @@ def listen(graph: Graph) -> Heard:
     heard, node = Heard(), graph.node
     node.create_subscription(EmotionState, "emotion_state", heard.states.append, qos.EMOTION)
     node.create_subscription(Speech, "speech", heard.speech.append, qos.SPEECH)
-    node.create_subscription(
-        TranscriptMsg, "transcript", heard.transcripts.append, qos.TRANSCRIPT
-    )
+    node.create_subscription(TranscriptMsg, "transcript", heard.transcripts.append, qos.TRANSCRIPT)
     node.create_subscription(
         EmotionExplanation, "emotion_explanation", heard.explanations.append, qos.EMOTION
     )

@@ -44,7 +44,9 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
         parameters={
             "speech_node": {"audio.queue": 120.0, "audio.timeout": 1.0},
             "emotion_node": {
-                "transcript.source": "none", "model.threads": 1, "explanation.enabled": True,
+                "transcript.source": "none",
+                "model.threads": 1,
+                "explanation.enabled": True,
             },
         },  # fmt: skip
     ) as running:
@@ -131,8 +133,8 @@ def test_sample_rate_does_not_matter(
 ) -> None:
     play(graph, recording, rate=rate)
     finals = finish(graph, heard, 3)
-    # A telephone band has no more of a fading voice than a frame or two.
-    tolerance = (4 if rate == 8000 else 1) * FRAME
+    # Hisses at the beginning and the end of an utterance lie above a telephone's band.
+    tolerance = (8 if rate == 8000 else 1) * FRAME
     for ours, theirs in zip(heard.utterances, reference[0], strict=True):
         assert abs(ours[0] - theirs[0]) <= tolerance
         assert abs(sum(ours) - sum(theirs)) <= tolerance

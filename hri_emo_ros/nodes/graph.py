@@ -79,7 +79,7 @@ class Graph:
         localhost: bool = True,
         log_level: str = "warn",
         environment: Mapping[str, str] | None = None,
-        timeout: float = 90.0,
+        timeout: float = 150.0,
     ) -> None:
         values = {kind: dict(given) for kind, given in (parameters or {}).items()}
         if bundle:

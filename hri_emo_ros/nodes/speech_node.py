@@ -118,7 +118,6 @@ class SpeechNode(HriNode):
 
     def changed(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
-        self._frame = str(parameters["audio.frame_id"])
         declared = _declared_format(parameters)
         self._command(lambda: self._configure(parameters))
         if self._info is None or not parameters["audio.use_info"]:
@@ -172,8 +171,7 @@ class SpeechNode(HriNode):
             return
         if audio.format is not None and audio.format != self._format:
             self._set_format(audio.format)
-        if audio.frame_id:
-            self._frame = audio.frame_id
+        self._frame = audio.frame_id or str(self._settings["audio.frame_id"])
         bytes_per_second = self._format.sample_rate * self._format.frame_bytes
         stamp = received_ns if audio.stamp_ns is None else audio.stamp_ns
         received = audio.stamp_ns is None

@@ -1,0 +1,263 @@
+"""Starting and ending real nodes: nothing left behind, no network, clear refusals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("rclpy")
+
+from lifecycle_msgs.msg import Transition
+from ros_playing import Heard, clips, listen, play, restart
+from std_msgs.msg import String
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.graph import Graph
+
+pytestmark = pytest.mark.ros
+VOICE_ONLY = {"emotion_node": {"transcript.source": "none", "model.threads": 1}}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {p.name for p in folder.glob("fast*")} if folder.is_dir() else set()
+
+
+def test_two_launches_after_one_another_leave_nothing_behind(
+    tiny_bundle: Path, ros_domain: int
+) -> None:
+    recording = clips("emodb_10a07Ta", gap=1.0)
+    memory = _shared_memory()
+    for namespace in ("", "robot1"):
+        graph = Graph(
+            single_process=True,
+            bundle=tiny_bundle,
+            domain_id=ros_domain,
+            namespace=namespace,
+            remaps={"audio": "ear/audio"},
+            parameters={**VOICE_ONLY, "asr_node": {"asr.backend": "none"}},
+        )
+        with graph:
+            children = [psutil.Process(p.pid) for p in graph.processes.values()]
+            heard = listen(graph)
+            play(graph, recording, topic="ear/audio")
+            assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+        assert not any(child.is_running() for child in children)
+        assert heard.finals[0].utterance_id == 1
+    with Graph(nodes=(), domain_id=ros_domain) as empty:
+        empty.spin(1.5)
+        assert empty.node.get_node_names() == ["hri_emo_graph"]
+    assert _shared_memory() <= memory
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_an_active_node_cleanly(ros_domain: int, number: signal.Signals) -> None:
+    with Graph(nodes=("speech_node",), domain_id=ros_domain) as graph:
+        process = graph.processes["speech_node"]
+        process.send_signal(number)
+        assert process.wait(20.0) == 0
+        assert "Traceback" not in graph.output("speech_node", 50)
+
+
+@pytest.mark.parametrize("broken", ["missing", "empty", "no weights"])
+def test_a_bad_bundle_is_refused_in_one_line_and_the_node_lives(
+    ros_domain: int, tiny_bundle: Path, tmp_path: Path, broken: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    if broken == "empty":
+        bundle.mkdir()
+    elif broken == "no weights":
+        shutil.copytree(tiny_bundle, bundle)
+        (bundle / "model.safetensors").write_bytes(b"not weights")
+    with Graph(
+        nodes=("emotion_node",), bundle=bundle, domain_id=ros_domain, autostart=False
+    ) as graph:
+        heard = listen(graph)
+        with pytest.raises(HriEmoError) as refusal:
+            graph.transition(Transition.TRANSITION_CONFIGURE, ("emotion_node",))
+        assert str(bundle) in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+        assert graph.state("emotion_node") == "unconfigured"
+        assert graph.processes["emotion_node"].poll() is None
+        graph.spin_until(lambda: heard.status("emotion_node") is not None, 5.0)
+        status = heard.status("emotion_node")
+        assert status is not None
+        assert status.level == b"\x02"
+        assert str(bundle) in status.message
+
+
+def test_a_whisper_folder_without_a_tokenizer_is_refused_at_once(
+    ros_domain: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "whisper"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    with Graph(
+        nodes=("asr_node",),
+        parameters={"asr_node": {"asr.backend": "whisper", "whisper.model": str(folder)}},
+        domain_id=ros_domain,
+        autostart=False,
+    ) as graph:
+        with pytest.raises(HriEmoError, match=r"tokenizer\.json"):
+            graph.transition(Transition.TRANSITION_CONFIGURE, ("asr_node",))
+        assert graph.state("asr_node") == "unconfigured"
+
+
+def test_unknown_parameters_and_values_in_a_file_are_named(ros_domain: int, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(
+        textwrap.dedent("""\
+            /**/speech_node:
+              ros__parameters:
+                vad.treshold: 0.5
+                segment.pause: 60.0
+                audio.timeout: 5
+            """),
+        encoding="utf-8",
+    )
+    with Graph(
+        nodes=("speech_node",), params_file=params, domain_id=ros_domain, autostart=False
+    ) as graph:
+        with pytest.raises(HriEmoError) as refusal:
+            graph.transition(Transition.TRANSITION_CONFIGURE, ("speech_node",))
+        assert "vad.treshold" in str(refusal.value)
+        assert "segment.pause" in str(refusal.value)
+        # An integer for a number is what everybody means it to be.
+        assert "'audio.timeout' is" not in str(refusal.value)
+        assert graph.processes["speech_node"].poll() is None
+
+
+def test_bad_values_from_python_are_refused_before_anything_starts(ros_domain: int) -> None:
+    with pytest.raises(HriEmoError, match=r"vad\.threshold"):
+        Graph(parameters={"speech_node": {"vad.threshold": 3.0}}, domain_id=ros_domain)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bundle: Path, ros_domain: int) -> Iterator[tuple[Graph, Heard]]:
+    """All three nodes with the recogniser that needs no download."""
+    with Graph(
+        bundle=tiny_bundle,
+        domain_id=ros_domain,
+        parameters={
+            "asr_node": {"asr.backend": "pocketsphinx"},
+            "emotion_node": {"final.hold": 30.0, "model.threads": 1},
+        },
+    ) as graph:
+        yield graph, listen(graph)
+
+
+def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
+    graph, heard = whole
+    play(graph, clips("lj_LJ001-0008", "emodb_10a07Ta"), speed=1.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    assert [t.utterance_id for t in heard.transcripts] == [1, 2]
+    first = heard.finals[0]
+    assert "surpassed" in first.transcript
+    assert first.transcript == heard.transcripts[0].text
+    assert 0.0 < first.text_weight < 1.0
+    assert first.latency.asr > 0.0
+    assert [f.utterance_id for f in heard.finals] == [1, 2]
+
+
+def test_without_words_in_time_voice_alone_speaks(whole: tuple[Graph, Heard]) -> None:
+    graph, heard = whole
+    heard.clear()
+    graph.transition(Transition.TRANSITION_DEACTIVATE, ("asr_node",))
+    from test_dds_pipeline import _double, _set
+
+    assert _set(graph, "emotion_node", "final.hold", _double(0.3))[0]
+    restart(graph)
+    play(graph, clips("lj_LJ001-0008"), speed=4.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+    assert heard.finals[0].transcript == ""
+    assert heard.finals[0].audio_weight == pytest.approx(1.0)
+    assert heard.finals[0].text_weight == pytest.approx(0.0)
+    assert heard.finals[0].latency.waiting_for_words >= 0.3
+
+
+def test_the_robots_own_recogniser_may_send_plain_strings(
+    tiny_bundle: Path, ros_domain: int
+) -> None:
+    with Graph(
+        nodes=("speech_node", "emotion_node"),
+        single_process=False,
+        bundle=tiny_bundle,
+        domain_id=ros_domain,
+        remaps={"transcript": "hearing/text"},
+        parameters={
+            "emotion_node": {
+                "transcript.source": "string",
+                "final.hold": 20.0,
+                "model.threads": 1,
+            }
+        },  # fmt: skip
+    ) as graph:
+        heard = listen(graph)
+        robot = graph.node.create_publisher(String, "hearing/text", qos.TRANSCRIPT)
+        play(graph, clips("emodb_10a07Ta"), speed=4.0)
+        assert graph.spin_until(lambda: any(c.last for c in heard.speech), 20.0)
+        assert graph.spin_until(lambda: robot.get_subscription_count() > 0, 5.0)
+        robot.publish(String(data="  it will be time in seven hours "))
+        assert graph.spin_until(lambda: len(heard.finals) == 1, 10.0)
+        assert heard.finals[0].transcript == "it will be time in seven hours"
+        assert heard.finals[0].text_weight > 0.0
+
+
+def _unshare() -> list[str]:
+    """Command that runs another one without any network but the loopback, if there is one here."""
+    command = ["unshare", "--net", "--map-root-user", "sh", "-c"]
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("unshare or ip is not installed")
+    probe = subprocess.run([*command, "ip link set lo up"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip(f"no network namespaces here: {probe.stderr.decode().strip()}")
+    return command
+
+
+def test_everything_starts_and_works_without_a_network(
+    tiny_bundle: Path, ros_domain: int, tmp_path: Path
+) -> None:
+    script = tmp_path / "offline.py"
+    script.write_text(
+        textwrap.dedent(f"""\
+            import socket, sys
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            from ros_playing import clips, listen, play
+            from hri_emo_ros.nodes.graph import Graph
+            try:
+                socket.create_connection(("192.0.2.1", 443), timeout=3)
+            except OSError as error:
+                print("offline:", error)
+            with Graph(
+                single_process=True, bundle={str(tiny_bundle)!r}, domain_id={ros_domain},
+                parameters={{"asr_node": {{"asr.backend": "pocketsphinx"}},
+                             "emotion_node": {{"final.hold": 30.0, "model.threads": 1}}}},
+            ) as graph:
+                heard = listen(graph)
+                play(graph, clips("lj_LJ001-0008"), speed=2.0)
+                assert graph.spin_until(lambda: len(heard.finals) == 1, 40.0)
+                print("heard:", heard.finals[0].transcript)
+            """),
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    began = time.monotonic()
+    done = subprocess.run(
+        [*_unshare(), f"ip link set lo up; exec {sys.executable} {script}"],
+        env=environment, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "heard:" in done.stdout, f"{done.stdout} after {time.monotonic() - began:.0f} s"
