@@ -16,10 +16,12 @@ from hri_emo_ros.training.config import CorpusSection, TrainConfig
 from hri_emo_ros.training.corpus import Item, make_corpus
 from hri_emo_ros.training.pairs import Example, PairMaker, from_item
 from hri_emo_ros.training.splits import split_then_merge
+from hri_emo_ros.training.text_augment import plain
 
 DATA_ROOT_VARIABLE = "HRI_EMO_DATA"
 _BUCKETS = 8
 """Batches sorted by length together: enough to save padding, few enough to stay random."""
+_TELLING_WORDS = 3
 _PAIR_STREAM, _DRAW_STREAM, _ORDER_STREAM = 1, 2, 3
 
 
@@ -67,9 +69,31 @@ def load_data(config: TrainConfig, root: Path) -> Data:
     if config.data.limit:
         train = _limited(train, config.data.limit, config.seed)
         validation = _limited(validation, config.data.limit, config.seed)
+    train = _without_seen_texts(train, validation, left_out)
     if not train:
         raise HriEmoError("'data' leaves nothing to train on: " + _summary(left_out))
     return Data(train, validation, left_out, split.shared_speakers)
+
+
+def _without_seen_texts(
+    train: Sequence[Item], validation: Sequence[Item], left_out: dict[str, dict[str, int]]
+) -> list[Item]:
+    """Drop training texts that also stand on the validation side, counted in `left_out`.
+
+    Corpora overlap (MELD and EmoryNLP are the same series). Up to two words ("Okay.") are everybody's;
+    the sentences of acted voices are the same for every speaker and emotion, and stay.
+    """
+    seen = {plain(i.text) for i in validation if i.text and i.audio is None}
+    kept = []
+    for item in train:
+        words = plain(item.text) if item.text and item.audio is None else ""
+        if words in seen and len(words.split()) >= _TELLING_WORDS:
+            reasons = left_out.setdefault(item.corpus, {})
+            reason = "text is also in validation"
+            reasons[reason] = reasons.get(reason, 0) + 1
+        else:
+            kept.append(item)
+    return kept
 
 
 def corpus_folder(section: CorpusSection, root: Path, usual: str) -> Path:
