@@ -129,7 +129,7 @@ def _tiles(run: ReplayRun, summary: Mapping[str, Any]) -> list[Tile]:
         tiles.append(
             Tile("latency", f"{total['p50'] * 1e3:.0f} ms", f"p95 {total['p95'] * 1e3:.0f}")
         )
-    tiles.append(Tile("speed", f"{shown(summary['speed'])}x", "real time"))
+    tiles.append(Tile("speed", f"{summary['speed']:.3g}x", "real time"))
     return tiles
 
 

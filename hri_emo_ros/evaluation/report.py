@@ -127,12 +127,14 @@ def write_page(
 
 
 def shown(value: Cell) -> str:
-    """A cell as it is printed: three decimals, a dash for what does not exist."""
+    """A cell as it is printed: three decimals (one from 10 on), a dash for what does not exist."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return str(value)
 
 
 def _sort_key(value: Cell) -> str:

@@ -78,7 +78,7 @@ def reliability(bins: Sequence[dict[str, float]], width: int = 340, height: int 
 def confusion(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """Counts as a grid, shaded by the share of each row; true classes are the rows."""
     cell, left, top = 58, 92, 96
-    width, height = left + cell * len(columns) + 8, top + cell * len(rows) + 8
+    width, height = left + cell * len(columns) + 44, top + cell * len(rows) + 8
     parts = [
         f'<text x="{left - 8}" y="{top - 10}" text-anchor="end" class="dim">true \\ heard</text>'
     ]
@@ -125,10 +125,10 @@ def bars(
     high: Sequence[float | None] = (),
     reference: float | None = None,
     limit: float = 1.0,
-    width: int = 560,
+    width: int = 620,
 ) -> str:
     """Horizontal bars in [0, limit] with intervals; `reference` is a dashed line (chance)."""
-    row, left, right = 26, 190, 64
+    row, left, right = 26, 232, 64
     height = row * len(names) + 30
     span = width - left - right
     scale = span / limit

@@ -179,12 +179,7 @@ class _Drawing:
     def _words(self, utterance: HeardUtterance) -> str:
         y = self.word_top + 15
         if utterance.words and self.scale > 25:
-            return "".join(
-                f'<text x="{self.x(start):.1f}" y="{y}" class="word" '
-                f'textLength="{max(4.0, self.x(end - start) - 2):.0f}" '
-                f'lengthAdjust="spacingAndGlyphs">{escape(word)}</text>'
-                for word, start, end in utterance.words
-            )
+            return "".join(self._word(*word, y) for word in utterance.words)
         if not utterance.transcript:
             return ""
         room = int(self.x(utterance.end - utterance.start) / 6.2)
@@ -193,6 +188,16 @@ class _Drawing:
         return (
             f'<text x="{self.x(utterance.start) + 2:.1f}" y="{y}" class="word">{escape(shown)}'
             f"<title>{escape(utterance.transcript)}</title></text>"
+        )
+
+    def _word(self, word: str, start: float, end: float, y: int) -> str:
+        room = self.x(end - start) - 2
+        squeeze = ""
+        if 6.6 * len(word) > room:
+            squeeze = f' textLength="{max(4.0, room):.0f}" lengthAdjust="spacingAndGlyphs"'
+        return (
+            f'<text x="{self.x(start):.1f}" y="{y}" class="word"{squeeze}>{escape(word)}'
+            f"<title>{escape(word)}</title></text>"
         )
 
     def _heat(self, utterance: HeardUtterance) -> str:

@@ -1,0 +1,299 @@
+"""A recording through the real nodes, over DDS: ``hri-emo replay --live``.
+
+The nodes run as processes with use_sim_time; the bag's audio is published with its own stamps, /clock
+with its receive times. What comes out is recorded and scored like an offline replay's.
+"""
+
+from __future__ import annotations
+
+import array
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
+from lifecycle_msgs.msg import Transition
+from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Bool
+
+from hri_emo_msgs.msg import EmotionState, Speech
+from hri_emo_msgs.msg import Transcript as TranscriptMsg
+from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.engine import EmotionEngine
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.bag_writer import RELIABLE, new_bag
+from hri_emo_ros.evaluation.bags import AudioBag, RecordedAudio, TruncatedBagError
+from hri_emo_ros.evaluation.emotion_bag import TOPICS
+from hri_emo_ros.evaluation.envelope import Envelope
+from hri_emo_ros.evaluation.replay import Parameters, ReplayRun, read_reference
+from hri_emo_ros.evaluation.replay_outputs import progress_bar
+from hri_emo_ros.evaluation.rosbag_types import emotion_typestore
+from hri_emo_ros.evaluation.utterances import UtteranceLog
+from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.conversions import LATENCY_FIELDS, chunk_of, to_ns, to_time, transcript_of
+from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
+from hri_emo_ros.pipeline import Outcome, TranscriptRecord
+from hri_emo_ros.types import AbstainReason, EmotionEstimate
+
+LAST_WAIT = 60.0
+"""Longest wait for the final states still due once the recording is over, s."""
+
+
+def replay_live(
+    parameters: Parameters,
+    path: Path,
+    topic: str = "",
+    labels: Path | None = None,
+    label_topic: str = "",
+    speed: float = 1.0,
+    out: Path | None = None,
+) -> ReplayRun:
+    """Start the nodes, play the bag to them, and collect what they publish.
+
+    Args:
+        parameters: of every node, as from `parameters.load_parameters`.
+        path: rosbag2.
+        topic: its audio topic; empty takes the only one.
+        labels: CSV; None takes the bag's annotation topic.
+        label_topic: annotation topic.
+        speed: multiple of real time.
+        out: OUT/bag holds what the nodes published.
+
+    Raises:
+        HriEmoError: the bag or the labels are refused, or a node does not start.
+    """
+    if not 0.0 < speed <= 100.0:
+        raise HriEmoError(f"--speed is {speed:g}, must be above 0 and at most 100")
+    values = {kind: dict(parameters[kind]) for kind in PIPELINE_NODES}
+    with_words = values["asr_node"]["asr.backend"] != "none"
+    if not with_words:
+        values["emotion_node"]["transcript.source"] = "none"
+    kinds = tuple(kind for kind in PIPELINE_NODES if with_words or kind != "asr_node")
+    known = EmotionEngine(str(values["emotion_node"]["model.bundle"])).labels
+    with AudioBag(path, topic) as bag:
+        reference = read_reference(bag, labels, label_topic, known)
+        with Graph(
+            nodes=kinds, parameters={k: values[k] for k in kinds}, use_sim_time=True
+        ) as graph:
+            recorder = _Recorder(graph, bag)
+            player = _Player(graph, bag, speed, values["speech_node"])
+            started = time.perf_counter()
+            with progress_bar(path.name) as progress:
+                player.play(progress)
+            # The end of the recording ends the last utterance, as it does offline.
+            graph.transition(Transition.TRANSITION_DEACTIVATE, ("speech_node",))
+            player.wait(recorder.settled, LAST_WAIT)
+            wall_time = time.perf_counter() - started
+        if out is not None:
+            recorder.write(out)
+        log = recorder.log
+        return ReplayRun(
+            bag=path,
+            topic=bag.topic,
+            message_type=bag.message_type,
+            duration=player.seconds,
+            parameters=parameters,
+            model_id=log.model_id,
+            labels=log.labels or known,
+            recogniser=recorder.recogniser if with_words else "none",
+            utterances=log.utterances,
+            reference=reference,
+            counters=dict(recorder.counters),
+            wall_time=wall_time,
+            envelope=player.envelope,
+            truncated=player.truncated,
+            extra={"live": True, "play_speed": speed},
+        )
+
+
+class _Recorder:
+    """Everything the nodes publish, in the order in which it came."""
+
+    def __init__(self, graph: Graph, bag: AudioBag) -> None:
+        self.log = UtteranceLog(bag.origin_ns)
+        self.recogniser = "unknown"
+        self.counters = dict.fromkeys(("speech", "transcript", "emotion_state"), 0)
+        self._ended: set[int] = set()
+        self._messages: list[tuple[str, int, bytes]] = []
+        self._now_ns = bag.start_ns
+        listeners = (
+            (Speech, "speech", self._speech, qos.SPEECH),
+            (TranscriptMsg, "transcript", self._transcript, qos.TRANSCRIPT),
+            (EmotionState, "emotion_state", self._state, qos.EMOTION),
+            (Clock, "/clock", self._clock, 10),
+        )
+        for kind, name, callback, quality in listeners:
+            graph.node.create_subscription(kind, name, callback, quality)
+
+    def settled(self) -> bool:
+        """Each utterance that ended has its final state."""
+        return len(self._ended) == self.log.final_states
+
+    def write(self, out: Path) -> None:
+        """Write OUT/bag."""
+        if (out / "bag").exists():
+            raise HriEmoError(f"'{out / 'bag'}' exists already: give another folder with --out")
+        out.mkdir(parents=True, exist_ok=True)
+        store = emotion_typestore()
+        with new_bag(out / "bag") as writer:
+            connections = {
+                name: writer.add_connection(
+                    name, kind, typestore=store, offered_qos_profiles=[RELIABLE]
+                )
+                for name, kind in TOPICS.items()
+            }
+            for name, stamp_ns, data in self._messages:
+                writer.write(connections[name], stamp_ns, data)
+
+    def _keep(self, name: str, message: Any) -> None:
+        self.counters[name] += 1
+        self._messages.append((f"/{name}", self._now_ns, serialize_message(message)))
+
+    def _clock(self, message: Clock) -> None:
+        self._now_ns = max(self._now_ns, to_ns(message.clock))
+
+    def _speech(self, message: Speech) -> None:
+        self._keep("speech", message)
+        self.log.add(chunk_of(message))
+        if message.last:
+            self._ended.add(message.utterance_id)
+
+    def _transcript(self, message: TranscriptMsg) -> None:
+        self._keep("transcript", message)
+        self.recogniser = message.recogniser or self.recogniser
+        stamp_ns = to_ns(message.header.stamp)
+        self.log.add(TranscriptRecord(message.utterance_id, stamp_ns, transcript_of(message)))
+
+    def _state(self, message: EmotionState) -> None:
+        self._keep("emotion_state", message)
+        self.log.add(_outcome(message))
+
+
+class _Player:
+    """Publishes the bag: audio with its own stamps, /clock with the times of receipt."""
+
+    def __init__(self, graph: Graph, bag: AudioBag, speed: float, parameters: Any) -> None:
+        self._graph, self._bag, self._speed = graph, bag, speed
+        self._format = PcmFormat(
+            parameters["audio.sample_rate"],
+            parameters["audio.channels"],
+            parameters["audio.sample_format"],
+        )
+        self.envelope = Envelope()
+        self.truncated = ""
+        self.seconds = 0.0
+        node = graph.node
+        self._clock = node.create_publisher(Clock, "/clock", 10)
+        self._info = node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
+        self._robot = node.create_publisher(Bool, "robot_speaking", qos.EVENT)
+        self._stamped = True
+        self._audio: Any = None
+        self._decoder = PcmDecoder(self._format)
+        self._wall = self._now_ns = 0.0
+
+    def play(self, progress: Callable[[float, float], None]) -> None:
+        """Returns when the last message has been sent."""
+        first = next(self._bag.messages(), None)
+        if first is None:
+            return
+        self._stamped = first.stamped
+        # mgonzs13's AudioStamped goes out as ros-drivers' messages: both cannot be installed.
+        kind = AudioDataStamped if first.stamped else AudioData
+        self._audio = self._graph.node.create_publisher(kind, "audio", qos.AUDIO)
+        if self._bag.format is not None:
+            self._switch(self._bag.format)
+        self._tell_time(first.receive_ns)
+        ready = self._graph.spin_until(lambda: self._audio.get_subscription_count() > 0, 20.0)
+        if not ready:
+            raise HriEmoError(f"speech_node does not listen: {self._graph.output('speech_node')}")
+        # Time for the node to match the latched AudioInfo and to follow /clock.
+        for _ in range(10):
+            self._tell_time(first.receive_ns)
+            self._graph.spin(0.05)
+        began = time.monotonic()
+        try:
+            for event in self._bag.events():
+                if not isinstance(event, RecordedAudio):
+                    self._robot.publish(Bool(data=event.active))
+                    continue
+                due = began + (event.receive_ns - first.receive_ns) * 1e-9 / self._speed
+                self._graph.spin(max(0.001, due - time.monotonic()))
+                self._send(event)
+                progress(self._bag.seconds(event.receive_ns), self._bag.duration)
+        except TruncatedBagError as error:
+            self.truncated = str(error)
+
+    def wait(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Let time go on, at its ordinary pace, until `condition` holds."""
+        began, start_ns = time.monotonic(), self._now_ns
+        while not condition() and time.monotonic() - began < timeout:
+            self._tell_time(start_ns + int((time.monotonic() - began) * 1e9))
+            self._graph.spin(0.05)
+        self._graph.spin(0.5)
+
+    def _send(self, event: RecordedAudio) -> None:
+        if event.format is not None and event.format != self._format:
+            self._switch(event.format)
+        self._tell_time(event.receive_ns)
+        message: Any = AudioData(data=array.array("B", event.data))
+        if self._stamped:
+            message = AudioDataStamped(audio=message)
+            message.header.stamp = to_time(event.stamp_ns)
+            message.header.frame_id = "microphone"
+        self._audio.publish(message)
+        samples = self._decoder.decode(event.data)
+        start = (event.stamp_ns - self._bag.origin_ns) * 1e-9
+        if not event.stamped:
+            start -= len(samples) / self._format.sample_rate
+        self.envelope.add(samples, start, self._format.sample_rate)
+        self.seconds = max(self.seconds, start + len(samples) / self._format.sample_rate)
+
+    def _switch(self, pcm_format: PcmFormat) -> None:
+        self._format, self._decoder = pcm_format, PcmDecoder(pcm_format)
+        self._info.publish(
+            AudioInfo(
+                channels=pcm_format.channels,
+                sample_rate=pcm_format.sample_rate,
+                sample_format=pcm_format.sample_format,
+                coding_format="wave",
+            )
+        )
+
+    def _tell_time(self, stamp_ns: float) -> None:
+        self._now_ns = stamp_ns
+        self._clock.publish(Clock(clock=to_time(int(stamp_ns))))
+
+
+def _outcome(message: EmotionState) -> Outcome:
+    """EmotionState -> Outcome, as far as the evaluation needs it."""
+    labels = tuple(message.labels)
+    estimate = EmotionEstimate(
+        labels=labels,
+        probabilities=np.array(message.probabilities, np.float32)
+        if len(message.probabilities)
+        else np.full(max(1, len(labels)), 1.0 / max(1, len(labels)), np.float32),
+        above_threshold=np.array(message.above_threshold, np.bool_),
+        uncertainty=message.uncertainty,
+        audio_weight=message.audio_weight,
+        text_weight=message.text_weight,
+        audio_weight_per_emotion=np.array(message.audio_weight_per_emotion, np.float32),
+        text_weight_per_emotion=np.array(message.text_weight_per_emotion, np.float32),
+        duration=message.duration,
+        model_id=message.model_id,
+        abstain_reason=AbstainReason(message.abstain_reason),
+        quality=None,
+        transcript=None,
+    )
+    final = message.stage == EmotionState.STAGE_FINAL
+    return Outcome(
+        utterance_id=message.utterance_id,
+        stage="final" if final else "provisional",
+        stamp_ns=to_ns(message.header.stamp),
+        estimate=estimate,
+        latency={
+            stage: float(getattr(message.latency, name)) for stage, name in LATENCY_FIELDS.items()
+        },
+    )
