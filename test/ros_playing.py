@@ -14,6 +14,9 @@ import soxr
 from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import Parameter as ParameterMsg
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
@@ -95,6 +98,22 @@ def restart(graph: Graph, kind: str = "speech_node") -> None:
     """Deactivate and activate: a new stream."""
     graph.transition(Transition.TRANSITION_DEACTIVATE, (kind,))
     graph.transition(Transition.TRANSITION_ACTIVATE, (kind,))
+
+
+def set_parameter(graph: Graph, node: str, name: str, value: ParameterValue) -> tuple[bool, str]:
+    """Like `ros2 param set`: (accepted, why not)."""
+    client = graph.node.create_client(SetParameters, f"/{node}/set_parameters")
+    assert client.wait_for_service(10.0)
+    request = SetParameters.Request(parameters=[ParameterMsg(name=name, value=value)])
+    future = client.call_async(request)
+    assert graph.spin_until(future.done, 10.0)
+    graph.node.destroy_client(client)
+    result = future.result().results[0]
+    return result.successful, result.reason
+
+
+def double(value: float) -> ParameterValue:
+    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
 
 
 def pcm(samples: FloatArray, rate: int, channels: int) -> np.ndarray:

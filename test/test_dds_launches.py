@@ -18,12 +18,13 @@ import pytest
 pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import Transition
-from ros_playing import Heard, clips, listen, play, restart
+from ros_playing import Heard, clips, double, listen, play, restart, set_parameter
 from std_msgs.msg import String
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
+from hri_emo_ros.types import FloatArray
 
 pytestmark = pytest.mark.ros
 VOICE_ONLY = {"emotion_node": {"transcript.source": "none", "model.threads": 1}}
@@ -33,6 +34,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def _shared_memory() -> set[str]:
     folder = Path("/dev/shm")
     return {p.name for p in folder.glob("fast*")} if folder.is_dir() else set()
+
+
+def _hear_one(graph: Graph, recording: FloatArray) -> None:
+    heard = listen(graph)
+    play(graph, recording, topic="ear/audio")
+    assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+    assert heard.finals[0].utterance_id == 1
 
 
 def test_two_launches_after_one_another_leave_nothing_behind(
@@ -51,11 +59,8 @@ def test_two_launches_after_one_another_leave_nothing_behind(
         )
         with graph:
             children = [psutil.Process(p.pid) for p in graph.processes.values()]
-            heard = listen(graph)
-            play(graph, recording, topic="ear/audio")
-            assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+            _hear_one(graph, recording)
         assert not any(child.is_running() for child in children)
-        assert heard.finals[0].utterance_id == 1
     with Graph(nodes=(), domain_id=ros_domain) as empty:
         empty.spin(1.5)
         assert empty.node.get_node_names() == ["hri_emo_graph"]
@@ -176,9 +181,7 @@ def test_without_words_in_time_voice_alone_speaks(whole: tuple[Graph, Heard]) ->
     graph, heard = whole
     heard.clear()
     graph.transition(Transition.TRANSITION_DEACTIVATE, ("asr_node",))
-    from test_dds_pipeline import _double, _set
-
-    assert _set(graph, "emotion_node", "final.hold", _double(0.3))[0]
+    assert set_parameter(graph, "emotion_node", "final.hold", double(0.3))[0]
     restart(graph)
     play(graph, clips("lj_LJ001-0008"), speed=4.0)
     assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
@@ -193,9 +196,9 @@ def test_the_robots_own_recogniser_may_send_plain_strings(
 ) -> None:
     with Graph(
         nodes=("speech_node", "emotion_node"),
-        single_process=False,
         bundle=tiny_bundle,
         domain_id=ros_domain,
+        namespace="robot2",
         remaps={"transcript": "hearing/text"},
         parameters={
             "emotion_node": {
@@ -203,7 +206,7 @@ def test_the_robots_own_recogniser_may_send_plain_strings(
                 "final.hold": 20.0,
                 "model.threads": 1,
             }
-        },  # fmt: skip
+        },
     ) as graph:
         heard = listen(graph)
         robot = graph.node.create_publisher(String, "hearing/text", qos.TRANSCRIPT)

@@ -12,10 +12,18 @@ import pytest
 pytest.importorskip("rclpy")
 
 from audio_common_msgs.msg import AudioInfo
-from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, SetParameters
-from ros_playing import START_NS, Heard, clips, listen, play, restart
+from rcl_interfaces.srv import DescribeParameters
+from ros_playing import (
+    START_NS,
+    Heard,
+    clips,
+    double,
+    listen,
+    play,
+    restart,
+    set_parameter,
+)
 from std_msgs.msg import Bool
 
 from hri_emo_msgs.msg import EmotionState
@@ -48,7 +56,7 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
                 "model.threads": 1,
                 "explanation.enabled": True,
             },
-        },  # fmt: skip
+        },
     ) as running:
         yield running
 
@@ -269,38 +277,23 @@ def test_wrong_rate_is_noticed_by_the_stamps(
     )
 
 
-def _set(graph: Graph, node: str, name: str, value: ParameterValue) -> tuple[bool, str]:
-    client = graph.node.create_client(SetParameters, f"/{node}/set_parameters")
-    assert client.wait_for_service(10.0)
-    request = SetParameters.Request(parameters=[ParameterMsg(name=name, value=value)])
-    future = client.call_async(request)
-    assert graph.spin_until(future.done, 10.0)
-    graph.node.destroy_client(client)
-    result = future.result().results[0]
-    return result.successful, result.reason
-
-
-def _double(value: float) -> ParameterValue:
-    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-
-
 def test_parameters_change_at_run_time_within_their_bounds(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
-    refused, reason = _set(graph, "speech_node", "vad.threshold", _double(7.0))
+    refused, reason = set_parameter(graph, "speech_node", "vad.threshold", double(7.0))
     assert not refused
     assert "vad.threshold" in reason
-    refused, reason = _set(
+    refused, reason = set_parameter(
         graph, "emotion_node", "model.bundle",
         ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="other"),
     )  # fmt: skip
     assert not refused
     assert "read-only" in reason
-    accepted, reason = _set(graph, "speech_node", "segment.max_length", _double(1.0))
+    accepted, reason = set_parameter(graph, "speech_node", "segment.max_length", double(1.0))
     assert accepted, reason
     play(graph, recording[: 4 * SAMPLE_RATE])
     finish(graph, heard, 2)
-    assert _set(graph, "speech_node", "segment.max_length", _double(15.0))[0]
+    assert set_parameter(graph, "speech_node", "segment.max_length", double(15.0))[0]
     assert max(samples for _, samples in heard.utterances) <= 1.3 * SAMPLE_RATE
 
 
