@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
-from hri_emo_ros.model.batch import ModelItem, collate
-from hri_emo_ros.model.weights import modality_weights, removal_effect
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
+from hri_emo_ros.model.batch import ModelItem, collate
+
 HEADS = ("hri_emo", "late_fusion", "audio_only", "text_only")
+
+
+def score(bundle, items):
+    with torch.no_grad():
+        return bundle.model(collate(items, bundle.config, bundle.tokenizer))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -21,11 +25,130 @@ HEADS = ("hri_emo", "late_fusion", "audio_only", "text_only")
 def test_an_item_alone_equals_the_same_item_in_a_padded_batch(head, audio, text):
     bundle = tiny_model(tiny_config(head, audio, text))
     items = mixed_items()
-    with torch.no_grad():
-        together = bundle.model(collate(items, bundle.config, bundle.tokenizer))
-        for row, item in enumerate(items):
-            alone = bundle.model(collate([item], bundle.config, bundle.tokenizer))
-            for name in ("logits", "audio_logits", "text_logits", "beta"):
-                torch.testing.assert_close(
-                    getattr(alone, name)[0], getattr(together, name)[row], atol=1e-5, rtol=1e-5
-                )
+    together = score(bundle, items)
+    for row, item in enumerate(items):
+        alone = score(bundle, [item])
+        for name in ("logits", "audio_logits", "text_logits", "beta"):
+            torch.testing.assert_close(
+                getattr(alone, name)[0], getattr(together, name)[row], atol=1e-5, rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("sequence", [True, False])
+def test_precomputed_features_of_any_two_widths_are_inputs(head, sequence):
+    bundle = tiny_model(tiny_config(head, "features", "features", objective="multi_label"))
+    rng = np.random.default_rng(0)
+    lengths = [(7, 3), (4, 9), (0, 5), (6, 0)] if sequence else [(1, 1), (1, 0)]
+    items = [
+        ModelItem(
+            audio_features=rng.normal(size=(a, 74) if sequence else 74).astype(np.float32)
+            if a
+            else None,
+            text_features=rng.normal(size=(t, 300) if sequence else 300).astype(np.float32)
+            if t
+            else None,
+        )
+        for a, t in lengths
+    ]
+    together = score(bundle, items)
+    assert together.logits.shape == (len(items), 7)
+    for row, item in enumerate(items):
+        torch.testing.assert_close(
+            score(bundle, [item]).logits[0], together.logits[row], atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("unimodal_path", [True, False])
+def test_beta_is_exactly_one_without_words_and_zero_without_voice(unimodal_path):
+    bundle = tiny_model(tiny_config(unimodal_path=unimodal_path))
+    beta = score(
+        bundle, [ModelItem(voice(0.5), None), ModelItem(None, SENTENCES[0]), ModelItem()]
+    ).beta
+    assert (beta[0] == 1).all()
+    assert (beta[1] == 0).all()
+    assert (beta[2] == 0.5).all()
+
+
+def test_without_a_modality_hri_emo_answers_as_the_other_alone_does():
+    bundle = tiny_model(tiny_config())
+    out = score(
+        bundle,
+        [
+            ModelItem(voice(0.7), SENTENCES[1]),
+            ModelItem(voice(0.7), None),
+            ModelItem(None, SENTENCES[1]),
+        ],
+    )
+    torch.testing.assert_close(out.logits[1], out.audio_logits[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out.logits[2], out.text_logits[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_with_nothing_present_the_answer_is_uniform(head):
+    bundle = tiny_model(tiny_config(head))
+    assert (score(bundle, [ModelItem(None, ""), ModelItem(voice(0.01), " ")]).logits == 0).all()
+
+
+def test_every_voice_frame_reaches_the_emotion_queries():
+    """Ten words must not cut the audio to ten frames: a change at its end changes the answer."""
+    config = tiny_config("hri_emo", "features", "features", unimodal_path=False)
+    bundle = tiny_model(config)
+    rng = np.random.default_rng(0)
+    audio = rng.normal(size=(200, 74)).astype(np.float32)
+    text = rng.normal(size=(3, 300)).astype(np.float32)
+    changed = audio.copy()
+    changed[-1] = -changed[-1]
+    out = score(
+        bundle,
+        [
+            ModelItem(audio_features=audio, text_features=text),
+            ModelItem(audio_features=changed, text_features=text),
+        ],
+    )
+    assert (out.logits[0] - out.logits[1]).abs().max() > 1e-5
+
+
+def test_the_gate_sees_signal_quality_and_recogniser_confidence():
+    bundle = tiny_model(tiny_config())
+    clip, words = voice(0.5), SENTENCES[2]
+    beta = score(
+        bundle,
+        [
+            ModelItem(clip, words, snr_db=30.0, asr_confidence=0.9),
+            ModelItem(clip, words, snr_db=-5.0, asr_confidence=0.9),
+            ModelItem(clip, words, snr_db=30.0, asr_confidence=0.1),
+            ModelItem(clip, words, snr_db=float("nan"), asr_confidence=0.9),
+        ],
+    ).beta
+    assert torch.isfinite(beta).all()
+    assert all((beta[0] - beta[row]).abs().max() > 1e-4 for row in (1, 2, 3))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_same_seed_gives_the_same_network_and_training_step(head):
+    results = []
+    for _ in range(2):
+        bundle = tiny_model(tiny_config(head), seed=3)
+        model = bundle.model.train()
+        torch.manual_seed(7)
+        out = model(collate(mixed_items(), bundle.config, bundle.tokenizer))
+        out.logits.square().sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((out.logits.detach(), gradient))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_words_beyond_the_encoders_positions_are_left_out():
+    bundle = tiny_model(tiny_config("text_only", text="roberta", max_text_tokens=500))
+    out = score(bundle, [ModelItem(None, " ".join(SENTENCES * 20))])
+    assert bundle.config.max_text_tokens == 65
+    assert torch.isfinite(out.logits).all()
+
+
+def test_long_audio_is_seen_from_its_end():
+    bundle = tiny_model(tiny_config("audio_only", max_audio_seconds=1.0))
+    clip = voice(2.0)
+    out = score(bundle, [ModelItem(clip), ModelItem(clip[-16000:])])
+    assert torch.equal(out.logits[0], out.logits[1])

@@ -216,10 +216,16 @@ def _make_model(spec: EncoderSpec, modality: str) -> nn.Module:
             config = AutoConfig.from_pretrained(spec.name, **local)
             model = AutoModel.from_pretrained(spec.name, **local, **_without_pooler(config))
     except Exception as error:  # a dozen types, from OSError to those of the hub's client
-        if spec.name:
+        if spec.name and not Path(spec.name).is_dir() and not spec.allow_download:
             raise HriEmoError(
-                f"cannot load the {modality} encoder '{spec.name}': {error}; give a local folder in "
-                f"{place}.name' or set 'model.{modality}.allow_download: true'"
+                f"there is no {modality} encoder '{spec.name}', neither as a folder nor in "
+                f"transformers' cache: change {place}.name', or set "
+                f"'model.{modality}.allow_download: true' to fetch it from the model hub"
+            ) from error
+        if spec.name:
+            reason = " ".join(str(error).split())
+            raise HriEmoError(
+                f"cannot load the {modality} encoder '{spec.name}' ({place}.name'): {reason}"
             ) from error
         raise HriEmoError(f"{place}.config' does not make an encoder: {error}") from error
     return model.float()

@@ -96,15 +96,27 @@ def load_tokenizer(source: str | Path, allow_download: bool = False) -> TextToke
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 8000) -> TextTokenizer:
-    """A lower-case WordPiece tokenizer in BERT's form, trained on `texts` (deterministic)."""
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
+    """A lower-case WordPiece tokenizer in BERT's form, trained on `texts`; the same texts give the
+    same tokenizer."""
+    texts = list(texts)
+    normalizer = BertNormalizer(lowercase=True)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
+    # The trainer numbers word-inner characters in the order of a hash map, and the numbers decide
+    # between equally frequent merges. Given as special tokens they are numbered in advance; the
+    # tokenizer is then built afresh from the vocabulary, where they are ordinary ones.
+    characters = sorted({c for text in texts for c in normalizer.normalize_str(text)})
+    inner = [f"##{c}" for c in characters if not c.isspace()]
+    trained = Tokenizer(WordPiece(unk_token="[UNK]"))
+    trained.normalizer, trained.pre_tokenizer = normalizer, BertPreTokenizer()
+    trained.train_from_iterator(
         texts,
-        WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=special, show_progress=False),
+        WordPieceTrainer(
+            vocab_size=vocabulary_size, special_tokens=special + inner, show_progress=False
+        ),
     )
+    tokenizer = Tokenizer(WordPiece(trained.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, BertPreTokenizer()
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
