@@ -13,25 +13,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
-
-import numpy as np
+from typing import Any
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.audio.utterance import UtteranceBuffer
+from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome, abstained_estimate
 from hri_emo_ros.types import (
-    LABELS,
     SAMPLE_RATE,
     AbstainReason,
     EmotionEstimate,
-    FloatArray,
-    SignalQuality,
     SpeechChunk,
     Transcript,
 )
-
-LATENCY_STAGES = ("queue", "asr", "wait", "audio_encoder", "text_encoder", "fusion", "total")
-"""Keys of `Outcome.latency`, always all of them; seconds, 0 for a stage that did not run."""
 
 STALE_AFTER = 10.0
 """Seconds without a chunk after which an utterance counts as ended although its end never came.
@@ -39,41 +32,6 @@ STALE_AFTER = 10.0
 More than `segment.pause` may be (5 s): the front end holds audio back as long as a pause may end."""
 
 _logger = logging.getLogger(__name__)
-
-
-class Estimator(Protocol):
-    """What the joiner asks of `hri_emo_ros.engine.EmotionEngine`."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def model_id(self) -> str: ...
-
-    def estimate(
-        self,
-        samples: FloatArray | None,
-        transcript: Transcript | None,
-        quality: SignalQuality | None = None,
-        explain: bool = False,
-    ) -> EmotionEstimate: ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One estimate, ready to be published."""
-
-    utterance_id: int
-    stage: Literal["provisional", "final"]
-    stamp_ns: int
-    """Sensor time of the utterance's first sample, ns."""
-    estimate: EmotionEstimate
-    latency: dict[str, float]
-    """Seconds by stage, see `LATENCY_STAGES`; the stages may overlap."""
-    speech_end_ns: int = 0
-    """In final outcomes: sensor time of the end of speech, ns; 0 if unknown."""
-    error: str = ""
-    """What went wrong, where the estimate abstains with `AbstainReason.ERROR`."""
 
 
 @dataclass
@@ -392,7 +350,7 @@ class UtteranceJoiner:
                 self.counters["errors"] += 1
                 self.last_error = error
                 _logger.error("estimate of utterance %d failed: %s", audio.utterance_id, error)
-        estimate = _abstained(self.engine, reason, audio, transcript)
+        estimate = abstained_estimate(self.engine, reason, audio, transcript)
         return estimate, error, time.perf_counter() - started
 
 
@@ -404,30 +362,4 @@ def _append(before: Transcript, after: Transcript) -> Transcript:
         words=before.words + after.words,
         confidence=min(before.confidence, after.confidence),
         latency=before.latency + after.latency,
-    )
-
-
-def _abstained(
-    engine: Estimator | None,
-    reason: AbstainReason,
-    audio: UtteranceBuffer,
-    transcript: Transcript | None,
-) -> EmotionEstimate:
-    """An estimate that claims nothing: uniform probabilities, no modality ahead of the other."""
-    labels = LABELS if engine is None else tuple(engine.labels)
-    half = np.full(len(labels), 0.5, np.float32)
-    return EmotionEstimate(
-        labels=labels,
-        probabilities=np.full(len(labels), 1.0 / len(labels), np.float32),
-        above_threshold=np.zeros(len(labels), np.bool_),
-        uncertainty=1.0,
-        audio_weight=0.5,
-        text_weight=0.5,
-        audio_weight_per_emotion=half,
-        text_weight_per_emotion=half.copy(),
-        duration=audio.duration,
-        model_id="" if engine is None else engine.model_id,
-        abstain_reason=reason,
-        quality=audio.quality,
-        transcript=transcript,
     )

@@ -14,7 +14,8 @@ from hri_emo_ros.asr import Recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.utterance import UtteranceBuffer
-from hri_emo_ros.joiner import LATENCY_STAGES, Estimator, Outcome, UtteranceJoiner
+from hri_emo_ros.joiner import UtteranceJoiner
+from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript
 
 __all__ = [
