@@ -33,7 +33,28 @@ def low_or_high(label, rng):
 
 def good_or_bad(label, rng):
     """Six words of which one tells the class."""
-    words = list(rng.choice(["I", "am", "so", "to", "see", "you", "this", "what", "a", "that", "was", "of", "the", "on", "table"], 6))
+    words = list(
+        rng.choice(
+            [
+                "I",
+                "am",
+                "so",
+                "to",
+                "see",
+                "you",
+                "this",
+                "what",
+                "a",
+                "that",
+                "was",
+                "of",
+                "the",
+                "on",
+                "table",
+            ],
+            6,
+        )
+    )
     words.insert(
         int(rng.integers(7)), (("happy", "wonderful"), ("angry", "sad"))[label][rng.integers(2)]
     )
@@ -121,7 +142,9 @@ def test_every_head_explains_whatever_is_present(head, features):
         assert np.isfinite(explanation.word_attribution).all()
 
 
-@pytest.mark.parametrize("text", ["I am so happy to see you today", "", " ".join(SENTENCES * 3)])
+@pytest.mark.parametrize(
+    "text", [SENTENCES[0], "", " ".join(SENTENCES * 3)], ids=["short", "none", "long"]
+)
 def test_the_command_draws_a_picture(text, tiny_bundle, tmp_path, capsys):
     out = tmp_path / "why.png"
     clip = CLIPS / "lj_LJ001-0008.flac"

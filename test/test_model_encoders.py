@@ -102,7 +102,7 @@ def test_a_missing_folder_is_named_without_touching_the_network():
         {"audio": EncoderSpec(kind="transformers", name="no/such-model")},
         {"head": "text_only", "text": EncoderSpec(kind="transformers", name="no/such-model")},
     ):
-        with pytest.raises(HriEmoError, match="no/such-model.*allow_download"):
+        with pytest.raises(HriEmoError, match=r"no/such-model.*allow_download"):
             EmotionModel(ModelConfig(**spec))
 
 

@@ -128,7 +128,7 @@ def feature_items(rng, count):
                 text_features=text.astype(np.float32),
                 snr_db=snr,
                 asr_confidence=confidence,
-            )  # fmt: skip
+            )
         )
         targets.append(label)
     return items, torch.tensor(targets)

@@ -137,7 +137,7 @@ def _word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _owner(span: tuple[int, int], words: list[tuple[int, int]]) -> int:
-    """Index of the word in which the token's last character lies (byte-level tokens may start
-    with the blank before it)."""
-    last = span[1] - 1
-    return next((i for i, (start, end) in enumerate(words) if start <= last < end), -1)
+    """Index of the word in which the token's last character lies: byte-level tokens may start with the
+    blank before a word, or be nothing else, and then belong to the word behind it."""
+    stop = span[1]
+    return next((i for i, (start, end) in enumerate(words) if start <= stop <= end), -1)
