@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +42,10 @@ class Disturbance(Protocol):
     """Something that happens to the sound between the recording and the pipeline."""
 
     def __call__(self, samples: FloatArray, sample_rate: int) -> FloatArray:
-        """[frames, channels] in, the same shape out; called for one message after the other."""
+        """[frames, channels] in and out, message by message.
+
+        As many frames come out as go in, unless the object has an `output_rate` (Hz).
+        """
 
 
 @dataclass
@@ -253,6 +256,7 @@ class _BagSource:
         progress: Callable[[float, float], None] | None,
     ) -> None:
         self._bag, self._disturb, self._progress = bag, disturb, progress
+        self._output_rate: int | None = getattr(disturb, "output_rate", None)
         self._use_info = bool(parameters["audio.use_info"])
         self._format = PcmFormat(
             int(parameters["audio.sample_rate"]),  # type: ignore[arg-type]
@@ -260,14 +264,15 @@ class _BagSource:
             str(parameters["audio.sample_format"]),
         )
         self._decoder = PcmDecoder(self._format)
+        self._started = False
         self.envelope = Envelope()
         self.truncated = ""
         self.seconds = 0.0
         """Audio handed out so far, in the bag's time."""
 
     def inputs(self) -> Iterator[Input]:
-        if self._use_info and self._bag.format is not None:
-            yield self._switch(self._bag.format)
+        told = self._bag.format if self._use_info else None
+        yield self._switch(told or self._format)
         try:
             for event in self._bag.events():
                 if isinstance(event, RobotSpeaking):
@@ -284,7 +289,8 @@ class _BagSource:
     def _switch(self, pcm_format: PcmFormat) -> PcmFormat:
         self._format = pcm_format
         self._decoder = PcmDecoder(pcm_format)
-        return pcm_format
+        # A disturbance may be another microphone's rate.
+        return replace(pcm_format, sample_rate=self._output_rate or pcm_format.sample_rate)
 
     def _message(self, event: RecordedAudio) -> AudioMessage:
         samples = self._decoder.decode(event.data)
@@ -292,11 +298,14 @@ class _BagSource:
         start = (event.stamp_ns - self._bag.origin_ns) * 1e-9
         if not event.stamped:
             start -= len(samples) / rate
+        self.seconds = max(self.seconds, start + len(samples) / rate)
         if self._disturb is not None:
             samples = self._disturb(samples, rate)
-        self.envelope.add(samples, start, rate)
-        self.seconds = max(self.seconds, start + len(samples) / rate)
+        self.envelope.add(samples, start, self._output_rate or rate)
         if self._progress is not None:
             self._progress(self._bag.seconds(event.receive_ns), self._bag.duration)
         data = event.data if self._disturb is None else samples
-        return AudioMessage(data, event.stamp_ns, received=not event.stamped)
+        # What a resampler holds back comes with the next message: stamps no longer fit.
+        stamp_ns = event.stamp_ns if self._output_rate is None or not self._started else None
+        self._started = self._started or len(samples) > 0
+        return AudioMessage(data, stamp_ns, received=not event.stamped)

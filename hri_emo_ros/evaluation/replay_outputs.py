@@ -22,7 +22,8 @@ from hri_emo_ros.evaluation.bag_writer import new_bag
 from hri_emo_ros.evaluation.bags import AudioBag, TruncatedBagError
 from hri_emo_ros.evaluation.emotion_bag import EmotionBagWriter
 from hri_emo_ros.evaluation.replay import Parameters, Replayer, ReplayRun
-from hri_emo_ros.evaluation.replay_report import headline, write_json, write_report
+from hri_emo_ros.evaluation.replay_report import headline, write_report
+from hri_emo_ros.evaluation.run_files import write_json
 from hri_emo_ros.pipeline import Record
 
 

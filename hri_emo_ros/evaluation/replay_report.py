@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation import svg
 from hri_emo_ros.evaluation.replay import ReplayRun
 from hri_emo_ros.evaluation.report import (
@@ -27,6 +25,7 @@ from hri_emo_ros.evaluation.report import (
     with_interval,
     write_page,
 )
+from hri_emo_ros.evaluation.run_files import write_json
 from hri_emo_ros.evaluation.timeline import timeline
 from hri_emo_ros.evaluation.utterances import HeardUtterance
 
@@ -36,23 +35,6 @@ _FIGURE_NAMES = {
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
 }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a run's figures; ``-`` is standard output.
-
-    Raises:
-        HriEmoError: the file cannot be written.
-    """
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    if str(path) == "-":
-        print(text, end="")
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HriEmoError(f"cannot write '{path}': {error.strerror}") from error
 
 
 def write_report(run: ReplayRun, folder: Path, extra: Sequence[Section] = ()) -> Path:

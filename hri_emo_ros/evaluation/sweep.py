@@ -1,0 +1,219 @@
+"""``hri-emo sweep``: one recording under growing disturbance."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.bags import AudioBag
+from hri_emo_ros.evaluation.disturb import AddNoise, Gain, Resample, SpokenWords, Telephone
+from hri_emo_ros.evaluation.replay import Disturbance, Replayer, ReplayRun, read_reference
+from hri_emo_ros.pipeline import Record
+from hri_emo_ros.types import SpeechChunk
+
+COLUMNS = (
+    "disturbance", "value", "utterances", "ua", "ua_low", "ua_high", "wa", "macro_f1",
+    "weighted_f1", "ece", "wer", "missed", "abstained", "final_states", "audio_weight",
+    "text_weight", "snr_db", "uncertainty",
+)  # fmt: skip
+_AXES = {
+    "snr": "signal-to-noise ratio, dB",
+    "gain": "gain, dB",
+    "rate": "sample rate, Hz",
+    "codec": "codec",
+    "wer": "share of words wrong",
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One point of a sweep."""
+
+    disturbance: str
+    """snr, gain, rate, codec or wer."""
+    value: float | str
+
+
+class Sweep:
+    """Replays one bag under several conditions with one model and recogniser.
+
+    Args:
+        replayer: model and recogniser.
+        bag: the recording.
+        topic: its audio topic.
+        labels: CSV; None takes the bag's annotation topic.
+        noise: source of noise for ``snr``.
+        seed: of noise and word errors.
+    """
+
+    def __init__(
+        self,
+        replayer: Replayer,
+        bag: Path,
+        topic: str = "",
+        labels: Path | None = None,
+        noise: str = "",
+        seed: int = 0,
+    ) -> None:
+        self._replayer, self._bag, self._topic = replayer, bag, topic
+        self._labels, self._noise, self._seed = labels, noise, seed
+        self._speech_dbfs = float("nan")
+
+    def run(
+        self,
+        conditions: Sequence[Condition],
+        done: Callable[[dict[str, Any]], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The undisturbed recording first, then every condition: rows of `COLUMNS`.
+
+        Args:
+            conditions: all of one disturbance or of several.
+            done: called with each row as soon as it is there.
+
+        Raises:
+            HriEmoError: the bag is refused, or words or a level that a condition needs are missing.
+        """
+        clean = self._replayer.run(self._bag, self._topic, self._labels)
+        levels = [u.level_dbfs for u in clean.utterances if np.isfinite(u.level_dbfs)]
+        if levels:
+            self._speech_dbfs = float(10 * np.log10(np.mean(10 ** (np.array(levels) / 10))))
+        rows = []
+        for condition in [None, *conditions]:
+            run = clean if condition is None else self._replay(condition)
+            rows.append(row_of(run, condition))
+            if done is not None:
+                done(rows[-1])
+        return rows
+
+    def _replay(self, condition: Condition) -> ReplayRun:
+        if condition.disturbance == "wer":
+            return self._with_word_errors(float(condition.value))
+        return self._replayer.run(
+            self._bag, self._topic, self._labels, disturb=self._disturbance(condition)
+        )
+
+    def _disturbance(self, condition: Condition) -> Disturbance:
+        if condition.disturbance == "gain":
+            return Gain(float(condition.value))
+        if condition.disturbance == "rate":
+            return Resample(int(condition.value))
+        if condition.disturbance == "codec":
+            return Telephone()
+        if not self._noise:
+            raise HriEmoError("--snr needs --noise: a folder or file of noises, white or pink")
+        if not np.isfinite(self._speech_dbfs):
+            raise HriEmoError(f"no speech was found in '{self._bag}' to set noise against")
+        return AddNoise(self._noise, float(condition.value), self._speech_dbfs, self._seed)
+
+    def _with_word_errors(self, rate: float) -> ReplayRun:
+        with AudioBag(self._bag, self._topic) as bag:
+            origin_ns = bag.origin_ns
+            labels = read_reference(bag, self._labels, "", self._replayer.engine.labels) or []
+        if not any(label.text for label in labels):
+            raise HriEmoError(f"--wer needs labels with the words spoken in '{self._bag}'")
+        words = SpokenWords(labels, rate, self._seed)
+
+        def tell(record: Record) -> None:
+            if isinstance(record, SpeechChunk) and record.last:
+                start = (record.utterance_start_ns - origin_ns) * 1e-9
+                end = (record.stamp_ns - origin_ns) * 1e-9 + len(record.samples) / 16_000
+                words.utterance(start, end)
+
+        return self._replayer.run(
+            self._bag, self._topic, self._labels, record=tell, recogniser=words
+        )
+
+
+def row_of(run: ReplayRun, condition: Condition | None) -> dict[str, Any]:
+    """Figures and mean weights of one condition; None is the undisturbed recording."""
+    summary = run.summary()
+    finals = [u for u in run.utterances if u.final and u.probabilities]
+
+    def mean(values: Sequence[float]) -> float | None:
+        finite = [v for v in values if np.isfinite(v)]
+        return round(float(np.mean(finite)), 4) if finite else None
+
+    interval = summary.get("intervals", {}).get("ua", {})
+    row: dict[str, Any] = {name: summary.get(name) for name in COLUMNS}
+    return row | {
+        "disturbance": condition.disturbance if condition else "none",
+        "value": condition.value if condition else "",
+        "ua_low": interval.get("low"),
+        "ua_high": interval.get("high"),
+        "audio_weight": mean([u.audio_weight for u in finals]),
+        "text_weight": mean([u.text_weight for u in finals]),
+        "snr_db": mean([u.snr_db for u in finals]),
+        "uncertainty": mean([u.uncertainty for u in finals]),
+    }
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One line for each condition; empty where a figure does not exist."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plot(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw figures and weights against the disturbance; one row of plots for each kind."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    clean = rows[0]
+    kinds = list(dict.fromkeys(row["disturbance"] for row in rows[1:]))
+    figure, axes = plt.subplots(
+        len(kinds), 2, figsize=(11, 4.2 * len(kinds)), squeeze=False, layout="constrained"
+    )
+    for (left, right), kind in zip(axes, kinds, strict=True):
+        points = [row for row in rows[1:] if row["disturbance"] == kind]
+        named = kind in ("codec", "rate")
+        x = list(range(len(points))) if named else [float(row["value"]) for row in points]
+        _curves(left, x, points, {"UA": "ua", "macro F1": "macro_f1", "WER": "wer"})
+        _interval(left, x, points)
+        if clean["ua"] is not None:
+            left.axhline(clean["ua"], color="0.45", lw=1, ls=":", label="UA undisturbed")
+        labelled = clean["utterances"] or 0
+        if labelled:
+            share = [{"missed": (row["missed"] or 0) / labelled} for row in points]
+            _curves(left, x, share, {"missed": "missed"}, first=3)
+        _curves(right, x, points, {"voice": "audio_weight", "words": "text_weight",
+                                   "uncertainty": "uncertainty"})  # fmt: skip
+        for ax, name in ((left, "figure of merit"), (right, "mean over final states")):
+            ax.set(xlabel=_AXES[kind], ylabel=name, ylim=(-0.03, 1.03))
+            ax.grid(alpha=0.3)
+            ax.legend(frameon=False, fontsize=9)
+            if named:
+                ax.set_xticks(x, [str(row["value"]) for row in points])
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+_STYLES = (("k", "-", "o"), ("0.35", "--", "s"), ("0.55", "-.", "^"), ("0.2", ":", "x"))
+
+
+def _curves(
+    ax: Any, x: Sequence[float], rows: Sequence[dict[str, Any]], names: dict[str, str],
+    first: int = 0,
+) -> None:  # fmt: skip
+    for number, (name, key) in enumerate(names.items()):
+        y = [np.nan if row[key] is None else float(row[key]) for row in rows]
+        if np.isfinite(y).any():
+            colour, line, marker = _STYLES[first + number]
+            ax.plot(x, y, color=colour, ls=line, marker=marker, ms=5, label=name)
+
+
+def _interval(ax: Any, x: Sequence[float], rows: Sequence[dict[str, Any]]) -> None:
+    low = [np.nan if row["ua_low"] is None else row["ua_low"] for row in rows]
+    high = [np.nan if row["ua_high"] is None else row["ua_high"] for row in rows]
+    if np.isfinite(low).any():
+        ax.fill_between(x, low, high, color="0.85", label="95 % of UA")
