@@ -74,7 +74,7 @@ def save_bundle(
 ) -> Path:
     """Write `bundle` into the folder `path`, which is made if need be.
 
-    float16 halves the size; weights are float32 again after loading.
+    float16 halves the size of the parameters; they are float32 again after loading.
 
     Raises:
         HriEmoError: the folder cannot be written, or a text encoder lacks its tokenizer.
@@ -86,9 +86,11 @@ def save_bundle(
             f"cannot save bundle '{folder}': its text encoder needs a tokenizer "
             "(parameter 'model.text.tokenizer')"
         )
+    # Buffers (filter banks, running variances down to 1e-8) keep their precision: they are small.
+    parameters = {name for name, _ in bundle.model.named_parameters()}
     dtype = getattr(torch, precision)
     weights = {
-        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous().clone()
+        name: (value.to(dtype) if name in parameters else value).cpu().contiguous().clone()
         for name, value in bundle.model.state_dict().items()
     }
     bundle.model_id = f"{bundle.name}-{_digest(weights)}"

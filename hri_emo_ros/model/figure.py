@@ -50,7 +50,7 @@ def draw_explanation(estimate: EmotionEstimate, samples: FloatArray | None, path
     figure.text(0.03, 0.03, _legend(has_voice, has_words), fontsize=10.5, color="#555555")
     if has_voice and samples is not None:
         rows = 3 if has_words else 2
-        left = outer[0].subgridspec(rows, 1, height_ratios=(1, 1.5, 1.5)[:rows], hspace=0.42)
+        left = outer[0].subgridspec(rows, 1, height_ratios=(1, 1.5, 2.0)[:rows], hspace=0.42)
         wave = figure.add_subplot(left[0])
         _waveform(wave, samples, explanation.words)
         _moments(figure.add_subplot(left[1], sharex=wave), estimate, order)
@@ -151,7 +151,8 @@ def _alignment(axes: Axes, estimate: EmotionEstimate) -> None:
     span = values.max(axis=1, keepdims=True) - low
     values = (values - low) / np.where(span > 0, span, 1.0)
     _heat(axes, values, _span(values.shape[1], explanation.moment_period), signed=False)
-    axes.set_yticks(range(len(chosen)), [explanation.words[w].text for w in chosen], fontsize=9)
+    axes.set_yticks(range(len(chosen)), [explanation.words[w].text for w in chosen],
+                    fontsize=9 if len(chosen) <= 14 else 6.5)  # fmt: skip
     axes.set_title("Where the system listened for each word", loc="left", fontsize=11.5)
     axes.set_xlabel("seconds")
 
