@@ -174,10 +174,12 @@ class UtteranceJoiner:
         now: float,
         arrived: float | None = None,
         final: bool = True,
+        spoken_ns: int | None = None,
     ) -> None:
         """Take the words of an utterance.
 
         A recogniser that knows no utterances gives `utterance_id` None. Its words then go to the
+        utterance that `spoken_ns` falls into; if it falls into none or is not given either, to the
         newest utterance that has ended and awaits words; if there is none, to the one being spoken
         (added to what it has): recognisers report after the end of speech, and those with a shorter
         pause than ours report before we call it an end.
@@ -187,10 +189,11 @@ class UtteranceJoiner:
             transcript: None says that no words will come (the recogniser failed or dropped it).
             now: seconds.
             arrived: when the words came in, if they lay in a queue since; same clock.
+            spoken_ns: sensor time at which the words began or ended, ns; used without an id only.
             final: whether these are all the words; partial ones serve provisional estimates and
                 stand in for the final ones should these not come in time.
         """
-        pending = self._match(utterance_id)
+        pending = self._match(utterance_id, spoken_ns)
         if pending is None:
             known = utterance_id is not None and utterance_id <= self._newest
             self.counters["late_transcripts" if known else "unmatched_transcripts"] += 1
@@ -246,9 +249,14 @@ class UtteranceJoiner:
         pending.delay = min(pending.delay, arrived - end)
         pending.last_arrival = arrived
 
-    def _match(self, utterance_id: int | None) -> _Pending | None:
+    def _match(self, utterance_id: int | None, spoken_ns: int | None) -> _Pending | None:
         if utterance_id is not None:
             return self._utterances.get(utterance_id)
+        if spoken_ns is not None:
+            for pending in self._utterances.values():
+                begin = pending.audio.stamp_ns
+                if begin <= spoken_ns <= begin + int(pending.audio.duration * 1e9):
+                    return pending
         newest_first = list(reversed(self._utterances.values()))
         awaiting = [p for p in newest_first if p.audio.closed and not p.words_settled]
         speaking = [p for p in newest_first if not p.audio.closed]

@@ -242,6 +242,16 @@ def test_words_without_an_id_may_come_before_our_end_of_speech() -> None:
     assert final.estimate.transcript.text == "come here. Now!"
 
 
+def test_words_without_an_id_but_with_a_time_go_where_that_time_lies() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.say(2, now=1.1)
+    rig.joiner.transcript(None, Transcript("first"), now=1.3, spoken_ns=100 * SECOND + SECOND // 2)
+    assert [o.utterance_id for o in rig.finals] == [1]
+    rig.joiner.transcript(None, Transcript("second"), now=1.3, spoken_ns=9000 * SECOND)
+    assert [o.utterance_id for o in rig.finals] == [1, 2]
+
+
 def test_words_that_fit_no_utterance_are_counted() -> None:
     rig = Rig()
     rig.joiner.transcript(None, Transcript("who?"), now=1.0)

@@ -76,7 +76,7 @@ class PocketsphinxRecogniser:
         self._decode(noise * np.float32(1e-3))
 
     def transcribe(self, samples: FloatArray, quality: SignalQuality | None = None) -> Transcript:
-        """The words of one utterance ([n] float32, 16 kHz), with posteriors as confidences."""
+        """The words of one utterance ([n] float32, 16 kHz), with calibrated posteriors as confidences."""
         started = time.perf_counter()
         words: list[Word] = []
         if worth_recognising(samples, quality, self._min_speech):
@@ -100,11 +100,21 @@ class PocketsphinxRecogniser:
                 text=_VARIANT.sub("", segment.word),
                 start=segment.start_frame / _FRAME_RATE,
                 end=min((segment.end_frame + 1) / _FRAME_RATE, len(samples) / SAMPLE_RATE),
-                confidence=min(1.0, max(0.0, segment.prob)),  # Rounded logs exceed 1 by a little.
+                confidence=_confidence(segment.prob),
             )
             for segment in decoder.seg()
             if not _FILLER.match(segment.word)
         ]
+
+
+def _confidence(posterior: float) -> float:
+    """Share of words with this posterior that are right, [0, 1].
+
+    The posteriors order words well but are far too low for doubtful ones (a third of those near 0.03 is
+    right). The curve is fitted by eye to 159 words of LJ Speech and JFK's address, 75 % of them right:
+    0.03 -> 0.33, 0.13 -> 0.55, 0.35 -> 0.75, 0.71 -> 0.86, 0.98 -> 0.89 were measured.
+    """
+    return float(0.92 * min(1.0, max(0.0, posterior)) ** 0.3)
 
 
 def _find_model(folder: Path) -> dict[str, str | None]:

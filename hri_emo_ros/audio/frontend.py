@@ -235,7 +235,8 @@ class AudioFrontEnd:
         self.counters["dropped_samples"] += lost
         if 0 < lost <= self._segmenter.config.pause:
             at = self._samples * SAMPLE_RATE // self._format.sample_rate + self._epoch_start
-            self._dropped.append((at, at + lost))
+            earliest = self._segmenter.earliest
+            self._dropped = [d for d in self._dropped if d[1] > earliest] + [(at, at + lost)]
             return self._feed(np.zeros((missing, self._format.channels), np.float32))
         chunks = self._break()
         self._begin_epoch()
