@@ -133,8 +133,8 @@ class EmotionEngine:
             samples: [n] float32 in [-1, 1], 16 kHz mono; None or empty when there is no voice.
             transcript: None or empty text when there are no words.
             quality: of the samples; measured here (Silero VAD and `audio.quality`) when None.
-            explain: fill `EmotionEstimate.explanation`; costs one backward pass per emotion through
-                the head, none through the encoders.
+            explain: fill `EmotionEstimate.explanation`; costs a batch of nine through the text
+                encoder and the head and one backward pass per emotion, none through the audio encoder.
 
         Raises:
             HriEmoError: the samples are not finite float mono.
