@@ -71,11 +71,11 @@ def load_run(path: Path) -> Run:
 
 
 def _item(entry: Mapping[str, Any]) -> Item:
-    key = str(entry.get("path") or entry.get("line") or "")
+    key = f"{entry.get('line', '')} {entry.get('path', '')}"
     if "start" in entry:
         key = f"{round(float(entry['start']) / _SAME_TIME)}"
     return Item(
-        key or str(entry.get("text", "")),
+        key,
         str(entry["emotion"]),
         str(entry.get("predicted") or ""),
         str(entry.get("speaker") or ""),

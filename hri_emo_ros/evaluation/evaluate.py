@@ -303,10 +303,24 @@ def evaluate(
         "manifest": str(manifest),
         "modality": modality,
         **figures(scored, found),
+        "items": [_answer(row, e) for row, e in zip(scored.rows, scored.estimates, strict=True)],
     }
     if sweep_snr and modality != "text":
         result["snr_sweep"] = _sweep(engine, found, scored, sweep_snr, noise, progress)
     return result, scored
+
+
+def _answer(row: Row, estimate: EmotionEstimate) -> dict[str, Any]:
+    """One row and what was answered, as `hri-emo compare` pairs them."""
+    return {
+        "line": row.line,
+        "path": str(row.path or ""),
+        "speaker": row.speaker,
+        "emotion": row.label,
+        "predicted": estimate.dominant,
+        "probabilities": [round(float(p), 6) for p in estimate.probabilities],
+        "abstained": estimate.abstain_reason.name.lower() if estimate.abstained else "",
+    }
 
 
 def _drop_foreign(found: ManifestRows, labels: Sequence[str]) -> None:

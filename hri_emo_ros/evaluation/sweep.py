@@ -176,6 +176,8 @@ def plot(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     for (left, right), kind in zip(axes, kinds, strict=True):
         points = [row for row in rows[1:] if row["disturbance"] == kind]
         named = kind in ("codec", "rate")
+        if named:
+            points = [{**clean, "value": "undisturbed"}, *points]
         x = list(range(len(points))) if named else [float(row["value"]) for row in points]
         _curves(left, x, points, {"UA": "ua", "macro F1": "macro_f1", "WER": "wer"})
         _interval(left, x, points)
@@ -192,10 +194,14 @@ def plot(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
             ax.grid(alpha=0.3)
             ax.legend(frameon=False, fontsize=9)
             if named:
-                ax.set_xticks(x, [str(row["value"]) for row in points])
+                ax.set_xticks(x, [_name(row["value"]) for row in points])
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _name(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 _STYLES = (("k", "-", "o"), ("0.35", "--", "s"), ("0.55", "-.", "^"), ("0.2", ":", "x"))
