@@ -94,6 +94,9 @@ class AsrNode(HriNode):
         if self._worker is not None:
             self._worker.put(_Job(parameters=parameters))
 
+    def summary(self) -> str:
+        return f": {self._recogniser.name if self._recogniser else 'no recogniser'}"
+
     def values(self) -> Mapping[str, object]:
         return {
             "recogniser": self._recogniser.name if self._recogniser else "none",

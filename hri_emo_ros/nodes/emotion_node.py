@@ -125,6 +125,9 @@ class EmotionNode(HriNode):
         if worker is not None and joiner is not None:
             worker.put(lambda: (engine.configure(parameters), joiner.configure(parameters))[0])
 
+    def summary(self) -> str:
+        return f": model {self._engine.model_id} on {self._engine.device}"
+
     def values(self) -> Mapping[str, object]:
         joiner, engine = self._joiner, self._engine
         if joiner is None or engine is None:

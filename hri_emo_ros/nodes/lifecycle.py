@@ -73,6 +73,10 @@ class HriNode(LifecycleNode):
     def changed(self, parameters: dict[str, Value]) -> None:
         """All parameters after some changed while configured."""
 
+    def summary(self) -> str:
+        """What to add to the log line that says that the node is active."""
+        return ""
+
     def values(self) -> Mapping[str, object]:
         """Counters and identities for diagnostics."""
         return {}
@@ -146,6 +150,7 @@ class HriNode(LifecycleNode):
         result = super().on_activate(state)
         self.open()
         self.state = "active"
+        self.get_logger().info(f"active{self.summary()}")
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -123,6 +123,9 @@ class SpeechNode(HriNode):
         if self._info is None or not parameters["audio.use_info"]:
             self._set_format(declared)
 
+    def summary(self) -> str:
+        return f": listens to {self._audio.topic}"
+
     def values(self) -> Mapping[str, object]:
         if self._front_end is None:
             return {}

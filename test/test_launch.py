@@ -1,0 +1,164 @@
+"""The launch file: its content under the real launch, its command lines everywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rcl_interfaces.srv import GetParameters
+from ros_playing import DATA
+
+from hri_emo_ros.nodes.graph import Graph
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH_FILE = ROOT / "launch" / "emotion.launch.py"
+ARGUMENTS = {
+    "namespace", "params_file", "audio_topic", "audio_info_topic", "robot_speaking_topic",
+    "transcript_topic", "model", "device", "asr", "whisper_model", "single_process",
+    "use_sim_time", "log_level", "autostart",
+}  # fmt: skip
+
+
+def _description() -> Any:
+    pytest.importorskip("launch")
+    pytest.importorskip("launch_ros")
+    spec = importlib.util.spec_from_file_location("emotion_launch", LAUNCH_FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+def _entities(**given: str) -> list[Any]:
+    """What the launch file starts with these arguments."""
+    from launch import LaunchContext
+
+    description = _description()
+    context = LaunchContext()
+    context.launch_configurations.update(given)
+    *declarations, start = description.entities
+    for declaration in declarations:
+        declaration.visit(context)
+    found: list[Any] = start.execute(context)
+    return found
+
+
+def test_every_argument_is_declared_and_described() -> None:
+    from_launch = _description().get_launch_arguments()
+    assert {argument.name for argument in from_launch} == ARGUMENTS
+    assert all(argument.description for argument in from_launch)
+
+
+def test_three_lifecycle_nodes_are_started_and_activated_only_out_of_configuring() -> None:
+    entities = _entities()
+    from launch.actions import RegisterEventHandler
+    from launch_ros.actions import LifecycleNode
+    from launch_ros.events.lifecycle import StateTransition
+    from lifecycle_msgs.msg import State, TransitionEvent
+
+    nodes = [e for e in entities if isinstance(e, LifecycleNode)]
+    handlers = [e.event_handler for e in entities if isinstance(e, RegisterEventHandler)]
+    assert len(nodes) == len(handlers) == 3
+
+    def activates(start: str, goal: str) -> list[bool]:
+        message = TransitionEvent(start_state=State(label=start), goal_state=State(label=goal))
+        events = [StateTransition(action=node, msg=message) for node in nodes]
+        return [h.matches(e) for h, e in zip(handlers, events, strict=True)]
+
+    assert activates("configuring", "inactive") == [True] * 3
+    # Whoever deactivates a node by hand wants it to stay so.
+    assert activates("deactivating", "inactive") == [False] * 3
+
+
+def test_arguments_choose_the_nodes() -> None:
+    without = _entities(asr="none")
+    from launch_ros.actions import LifecycleNode, Node
+
+    assert sum(isinstance(e, LifecycleNode) for e in without) == 2
+    single = _entities(single_process="true")
+    assert [type(e) for e in single] == [Node]
+    assert all(isinstance(e, LifecycleNode) for e in _entities(autostart="false"))
+
+
+def _executable(name: str) -> list[str]:
+    """Where `ros2 run` finds it, or the module itself in an environment without installation."""
+    installed = Path(sysconfig.get_path("data")) / "lib" / "hri_emo_ros" / name
+    if installed.exists():
+        return [sys.executable, str(installed)]
+    return [sys.executable, "-m", f"hri_emo_ros.nodes.{name}"]
+
+
+@pytest.mark.ros
+def test_every_executable_takes_the_command_line_that_launch_gives_it(
+    ros_domain: int, tmp_path: Path
+) -> None:
+    overrides = tmp_path / "launch_params"
+    overrides.write_text(
+        "/**:\n  ros__parameters:\n    use_sim_time: false\n    model.bundle: somewhere\n"
+        "    asr.backend: pocketsphinx\n",
+        encoding="utf-8",
+    )
+    common = ["--params-file", str(ROOT / "config" / "emotion.yaml")]
+    common += ["--params-file", str(overrides), "-r", "audio:=/mic/audio"]
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(ros_domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    processes = []
+    try:
+        for namespace, name in (
+            ("/one", "speech_node"), ("/one", "asr_node"), ("/one", "emotion_node"),
+            ("/one", "audio_player"), ("/two", "pipeline"),
+        ):  # fmt: skip
+            command = [*_executable(name), "--ros-args", "--log-level", "info", "--ros-args"]
+            if name != "pipeline":
+                command += ["-r", f"__node:={name}"]
+            command += ["-r", f"__ns:={namespace}", *common]
+            if name == "audio_player":
+                command += ["-p", f"player.files:=[{DATA / 'jfk_1961.flac'}]"]
+            processes.append(subprocess.Popen(command, env=environment))
+        names = ("speech_node", "asr_node", "emotion_node")
+        expected = {("one", n) for n in (*names, "audio_player")} | {("two", n) for n in names}
+        with Graph(nodes=(), domain_id=ros_domain) as graph:
+
+            def present() -> set[tuple[str, str]]:
+                pairs = graph.node.get_node_names_and_namespaces()
+                return {(space.strip("/"), name) for name, space in pairs}
+
+            assert graph.spin_until(lambda: expected <= present(), 60.0), present()
+            for space in ("one", "two"):
+                _check_parameters(graph, space)
+        for process in processes:
+            process.terminate()
+        assert [process.wait(30.0) for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        time.sleep(0.2)
+
+
+def _check_parameters(graph: Graph, space: str) -> None:
+    for node, name, value in (
+        ("emotion_node", "model.bundle", "somewhere"),
+        ("asr_node", "asr.backend", "pocketsphinx"),
+    ):
+        client = graph.node.create_client(GetParameters, f"/{space}/{node}/get_parameters")
+        assert client.wait_for_service(20.0)
+        future = client.call_async(GetParameters.Request(names=[name]))
+        assert graph.spin_until(future.done, 20.0)
+        assert future.result().values[0].string_value == value
