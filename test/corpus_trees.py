@@ -116,7 +116,13 @@ def goemotions(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     (root / "labels.txt").write_text("\n".join(labels) + "\n")
     for split in ("train", "dev"):
-        lines = [f'[NAME] said "{label}".\t{k}\t{split}{k}' for k, label in enumerate(labels)]
+        lines = [
+            f'[NAME] said "{label}" in {split}.\t{k}\t{split}{k}' for k, label in enumerate(labels)
+        ]
+        lines += [
+            f"More {label} from {split}\t{k}\t{split}more{k}" for k, label in enumerate(labels)
+        ]
+        lines.append(f"The same old joke\t3\t{split}joke")
         lines.append(f"Both at once\t0,5\t{split}both")
         (root / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

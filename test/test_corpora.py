@@ -103,7 +103,7 @@ def test_goemotions_shares_the_target_between_several_labels(tmp_path):
     data = read("goemotions", tmp_path)
     both = next(item for item in data.items if item.id.endswith("trainboth"))
     assert both.target[LABELS.index("angry")] == both.target[LABELS.index("sad")] == 0.5
-    assert data.items[0].text == 'someone said "anger".'
+    assert data.items[0].text == 'someone said "anger" in train.'
     single = make_corpus("goemotions", {"single_label_only": True}).read(tmp_path)
     assert single.left_out == {"several labels": 2}
 

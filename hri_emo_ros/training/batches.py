@@ -176,8 +176,10 @@ class BatchMaker:
         clips = [self._clip(item, rng, epoch) for item in voices if item is not None]
         power, lengths = collate_power(clips)
         augment = self.augment.mel
-        if rng is not None and augment is not None:
+        augmented = augment is not None and rng is not None and self.config.augment.mel.enabled
+        if augment is not None and rng is not None:
             augment.seed(int(rng.integers(2**31)))
+        if augment is not None and augmented:
             power, lengths = augment(power, lengths)
         snr = torch.tensor([states[k].noise_snr_db for k in rows], dtype=torch.float32)
         if bool(torch.isfinite(snr).any()) and augment is not None:
@@ -188,7 +190,7 @@ class BatchMaker:
         valid = torch.arange(power.shape[1])[None] < lengths[:, None]
         with torch.no_grad():
             log_mel, mask = store.encoder.normalise(power * valid[..., None], valid)
-        if rng is not None and augment is not None:
+        if augment is not None and augmented:
             log_mel = augment.spec_augment(log_mel, lengths)
         index = torch.tensor(rows)
         batch.log_mel = torch.zeros(len(examples), *log_mel.shape[1:]).index_copy_(
@@ -201,7 +203,7 @@ class BatchMaker:
         batch.model.audio_lengths[index] = (lengths / store.frame_rate * SAMPLE_RATE).long()
         batch.model.speech_seconds[index] = seconds.float()
         unimodal = self.model.head == "audio_only"
-        if rng is not None and augment is not None and unimodal and augment.config.mixup_p > 0:
+        if augment is not None and augmented and unimodal and augment.config.mixup_p > 0:
             self._mix(batch, augment)
         return batch
 

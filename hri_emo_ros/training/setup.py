@@ -168,8 +168,8 @@ def make_sources(
         clips = [item for item in everything if item.audio is not None]
         sources.audio.load(clips, progress("decoding", len(clips)))
         if config.augment.mel.enabled or spec.audio.kind == "compact":
-            sources.mel = MelStore(compact_encoder(network.model), sources.audio,
-                                   config.augment.mel.speeds)  # fmt: skip
+            speeds = config.augment.mel.speeds if config.augment.mel.enabled else (1.0,)
+            sources.mel = MelStore(compact_encoder(network.model), sources.audio, speeds)
             bar = progress("mel spectrograms", len(clips))
             sources.mel.load(data.train, config.augment.mel.enabled, bar)
             sources.mel.load(data.validation, False, bar)

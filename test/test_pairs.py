@@ -1,0 +1,132 @@
+"""Constructed pairs: labels, what ruining does to the target, and that they are called constructed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.training.config import PairsSection, RuinSection
+from hri_emo_ros.training.corpus import Item, one_hot
+from hri_emo_ros.training.pairs import Example, PairMaker, blend, from_item
+from hri_emo_ros.training.ruin import Ruin, intact
+from hri_emo_ros.training.text_augment import WordErrors
+from hri_emo_ros.types import LABELS
+
+NEUTRAL, HAPPY, SAD = (LABELS.index(name) for name in ("neutral", "happy", "sad"))
+
+
+def voice(label: str, number: int = 0) -> Item:
+    name = f"v/{label}{number}"
+    return Item(name, "v", label, one_hot(label), speaker="s", audio=Path("x.wav"))
+
+
+def text(label: str, number: int = 0) -> Item:
+    return Item(f"t/{label}{number}", "t", label, one_hot(label), text=f"some {label} words")
+
+
+VOICES = [voice(label, k) for label in LABELS for k in range(4)]
+TEXTS = [text(label, k) for label in LABELS for k in range(4)]
+
+
+def test_pairs_have_the_labels_of_their_kind_and_are_marked_constructed():
+    pairs = PairMaker(VOICES, TEXTS, PairsSection()).draw(400, np.random.default_rng(0))
+    assert all(pair.constructed for pair in pairs)
+    assert set(Counter(pair.pairing for pair in pairs)) == {
+        "matched", "neutral_voice", "neutral_words", "conflicting",
+    }  # fmt: skip
+    for pair in pairs:
+        heard, read = np.argmax(pair.voice_target), np.argmax(pair.words_target)
+        if pair.pairing == "matched":
+            assert heard == read
+        elif pair.pairing == "neutral_voice":
+            assert heard == NEUTRAL != read
+        elif pair.pairing == "neutral_words":
+            assert read == NEUTRAL != heard
+        else:
+            assert heard != read
+            assert NEUTRAL not in (heard, read)
+
+
+def test_every_voice_is_used_before_any_is_used_again():
+    pairs = PairMaker(VOICES, TEXTS, PairsSection()).draw(len(VOICES), np.random.default_rng(0))
+    assert {pair.voice.id for pair in pairs} == {item.id for item in VOICES}
+
+
+def test_texts_with_several_labels_are_not_used():
+    mixed = [Item("t/m", "t", "both", tuple([0.5, 0.5] + [0.0] * 5), text="both")]
+    pairs = PairMaker(VOICES, TEXTS + mixed, PairsSection()).draw(200, np.random.default_rng(0))
+    assert "t/m" not in {pair.words.id for pair in pairs}
+
+
+def test_pairs_need_both_sides():
+    with pytest.raises(HriEmoError, match="0 clips and 28 texts"):
+        PairMaker([], TEXTS, PairsSection())
+
+
+def conflict() -> Example:
+    return Example(voice("sad"), text("happy"), one_hot("sad"), one_hot("happy"), 0.5, True,
+                   "conflicting")  # fmt: skip
+
+
+def test_the_target_of_a_conflict_follows_what_can_be_trusted():
+    both, deaf = blend(conflict(), 1.0, 1.0), blend(conflict(), 0.0, 1.0)
+    assert (both[SAD], both[HAPPY]) == (0.5, 0.5)
+    assert deaf[HAPPY] == 1.0
+    assert blend(conflict(), 1.0, 0.0)[SAD] == 1.0
+    assert all(sum(target) == pytest.approx(1.0) for target in (both, deaf))
+
+
+def test_an_emotion_stands_beside_neutral_words_unless_it_cannot_be_heard():
+    pair = Example(voice("sad"), text("neutral"), one_hot("sad"), one_hot("neutral"), 0.9, True,
+                   "neutral_words")  # fmt: skip
+    assert blend(pair, 1.0, 1.0)[SAD] == 1.0
+    assert blend(pair, 0.0, 1.0)[NEUTRAL] == 1.0
+
+
+def ruin(**settings) -> Ruin:
+    section = RuinSection(snr_unknown_p=0.0, confidence_unknown_p=0.0, **settings)
+    errors = WordErrors([item.text for item in TEXTS])
+    return Ruin(section, errors, TEXTS, {"v/sad0": (35.0, 1.5)})
+
+
+def test_intact_examples_are_left_alone():
+    state = intact(from_item(voice("sad")))
+    assert state.target == one_hot("sad")
+    assert state.voice
+    assert not state.words
+    assert np.isnan(state.told_snr_db)
+
+
+def test_the_network_is_told_about_the_noise_that_is_added():
+    quiet = ruin(snr_jitter_db=0.0).state(conflict(), True, 0.0, 0.0)
+    assert quiet.noise_snr_db == 0.0
+    assert quiet.told_snr_db == pytest.approx(0.0, abs=0.01)
+    assert quiet.target[HAPPY] > 0.6
+    clean = ruin(snr_jitter_db=0.0).state(conflict(), True, error_rate=0.0)
+    assert clean.told_snr_db == pytest.approx(35.0)
+
+
+def test_an_invented_sentence_has_low_confidence_and_leaves_the_voice_to_decide():
+    state = ruin().state(conflict(), True, stranger=True, rng=np.random.default_rng(3))
+    assert state.text in {item.text for item in TEXTS}
+    assert state.confidence <= 0.5
+    assert state.target[SAD] == 1.0
+
+
+def test_never_are_both_modalities_dropped_and_everything_is_drawn():
+    draw = ruin(drop_audio_p=0.4, drop_text_p=0.4, audio_noise_p=0.5, text_errors_p=0.5)
+    rng = np.random.default_rng(0)
+    states = [draw(conflict(), rng) for _ in range(200)]
+    assert all(state.voice or state.words for state in states)
+    assert {(s.voice, s.words) for s in states} == {(True, True), (True, False), (False, True)}
+    told = [s.told_snr_db for s in states if np.isfinite(s.noise_snr_db)]
+    assert min(told) < 5.0 < max(told)
+
+
+def test_a_voice_without_words_is_never_dropped():
+    draw = ruin(drop_audio_p=1.0)
+    assert draw(from_item(voice("sad")), np.random.default_rng(0)).voice

@@ -1,0 +1,320 @@
+"""Training end to end on made-up corpora in official layouts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import corpus_trees
+import numpy as np
+import pytest
+import torch
+from tiny_models import AUDIO_CONFIGS, COMPACT_AUDIO, COMPACT_TEXT, TEXT_CONFIGS
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.training.config import TrainConfig, parse_config
+from hri_emo_ros.training.data import load_data
+from hri_emo_ros.training.runs import find_runs, plot
+from hri_emo_ros.training.stages import resolve, train
+from hri_emo_ros.training.trainer import Trainer
+
+VOICE = {
+    "name": "voice",
+    "data": {"corpora": [{"name": "ravdess", "path": "ravdess"}], "fold": 5},
+    "model": {"head": "audio_only", "audio": {"kind": "compact", "config": COMPACT_AUDIO},
+              "head_hidden": 16, "head_norm": "batch"},
+    "augment": {"mel": {"enabled": True, "speeds": [1.0, 1.1], "crops": [[0.5, 20]]}},
+    "auxiliary": {"words_weight": 0.3, "intensity_weight": 0.1},
+    "optim": {"epochs": 4, "batch_size": 8, "lr": 3e-3, "muon_lr": 3e-3, "ema": 0.9,
+              "schedule": "one_cycle", "balance": 0.5},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    corpus_trees.ravdess(folder / "ravdess", actors=(1, 4, 8, 2), takes=2)
+    corpus_trees.goemotions(folder / "goemotions")
+    corpus_trees.meld(folder / "meld")
+    corpus_trees.mosei(folder / "mosei")
+    return folder
+
+
+def configured(base: dict, **changes) -> TrainConfig:
+    merged = json.loads(json.dumps(base))
+    for key, value in changes.items():
+        section, name = key.split("__")
+        merged.setdefault(section, {})[name] = value
+    return parse_config(merged)
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("runs") / "voice"
+    config = configured(VOICE).model_copy(update={"save_misclassified": True})
+    return folder, Trainer(config, root, folder).run()
+
+
+def test_a_run_leaves_a_bundle_that_loads_and_figures_by_corpus(trained):
+    folder, result = trained
+    bundle = load_bundle(folder / "bundle")
+    assert bundle.model_id == result["model_id"]
+    figures = result["validation"]["ravdess"]
+    assert {"ua", "macro_f1", "weighted_f1", "ece", "own_words_ua"} <= set(figures)
+    assert result["train_by_corpus"] == {"ravdess": 48}
+    assert result["left_out"]["ravdess"] == {"song": 1}
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == 24
+    assert "ravdess" in bundle.card
+    assert "CC BY-NC-SA" in bundle.card
+
+
+def test_the_bundle_says_what_the_trainer_validated(trained, root):
+    """The mel cache of the trainer and the waveform path of the robot agree."""
+    folder, _ = trained
+    bundle = load_bundle(folder / "bundle")
+    stored = np.load(folder / "validation.npz")
+    items = {i.id: i for i in load_data(configured(VOICE), root).validation}
+    from hri_emo_ros.audio.files import read_audio
+
+    samples = [read_audio(items[i].audio) for i in stored["ids"][:4]]
+    batch = collate([ModelItem(samples=s) for s in samples], bundle.config, None)
+    logits = bundle.model(batch).logits.numpy()
+    # 16-bit weights, cache and samples lie between them.
+    np.testing.assert_allclose(logits, stored["logits"][:4], atol=0.05)
+
+
+def test_misclassified_clips_are_saved_with_their_labels(trained):
+    folder, result = trained
+    rows = list(csv.DictReader((folder / "misclassified" / "misclassified.csv").open()))
+    assert len(rows) == result["misclassified"] > 0
+    assert all((folder / "misclassified" / row["file"]).is_file() for row in rows)
+    assert all(row["true"] != row["predicted"] for row in rows)
+
+
+def test_nothing_is_pickled_and_tensorboard_is_written(trained):
+    folder, _ = trained
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert not suffixes & {".pt", ".bin", ".pkl", ".pth"}
+    assert list((folder / "tensorboard").glob("events.*"))
+    assert not (folder / "checkpoint.new").exists()
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in trainer.module.state_dict().items()}
+
+
+def test_resuming_gives_the_same_weights_as_never_stopping(root, tmp_path):
+    config = configured(VOICE)
+    whole = Trainer(config, root, tmp_path / "whole")
+    whole.run()
+    first = Trainer(config, root, tmp_path / "parts")
+    assert first.run(stop_after=9) == {}
+    second = Trainer(config, root, tmp_path / "parts")
+    second.run(resume=True)
+    expected = weights(whole)
+    for name, value in weights(second).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_resuming_without_a_checkpoint_or_with_another_model_is_refused(root, tmp_path):
+    with pytest.raises(HriEmoError, match="no checkpoint"):
+        Trainer(configured(VOICE), root, tmp_path / "new").run(resume=True)
+    Trainer(configured(VOICE), root, tmp_path / "a").run(stop_after=1)
+    other = configured(VOICE, model__head_hidden=8)
+    with pytest.raises(HriEmoError, match="does not fit"):
+        Trainer(other, root, tmp_path / "a").run(resume=True)
+
+
+def test_training_learns_what_can_be_learnt(root, tmp_path):
+    """Each emotion of the made-up corpus has its own pitch."""
+    config = configured(VOICE, optim__epochs=25)
+    mel = config.augment.mel.model_copy(update={"enabled": False, "crops": []})
+    config = config.model_copy(
+        update={"augment": config.augment.model_copy(update={"mel": mel}), "select": "last"}
+    )
+    result = Trainer(config, root, tmp_path / "learn").run()
+    assert result["validation"]["ravdess"]["ua"] > 0.5
+
+
+STAGES = {
+    "name": "three",
+    "data": {"fold": 5},
+    "model": {"max_text_tokens": 32, "head_hidden": 16, "head_norm": "batch", "d_model": 16,
+              "feedforward": 32, "attention_heads": 2, "gate_hidden": 8},
+    "optim": {"epochs": 1, "batch_size": 8},
+}  # fmt: skip
+_RAVDESS = {"name": "ravdess", "path": "ravdess"}
+_GOEMOTIONS = {"name": "goemotions", "path": "goemotions", "split": {"method": "official"},
+               "options": {"single_label_only": True}}  # fmt: skip
+
+
+def stage(name: str, **sections) -> TrainConfig:
+    merged = json.loads(json.dumps(STAGES)) | {"stage": name}
+    for key, value in sections.items():
+        merged[key] = merged.get(key, {}) | value if isinstance(value, dict) else value
+    return parse_config(merged)
+
+
+def three_stages(head: str = "hri_emo") -> list[TrainConfig]:
+    compact_audio = {"kind": "compact", "config": COMPACT_AUDIO}
+    compact_text = {"kind": "compact", "config": COMPACT_TEXT}
+    voice = stage("voice", data={"fold": 5, "corpora": [_RAVDESS]},
+                  model={"head": "audio_only", "audio": compact_audio})  # fmt: skip
+    words = stage("words", data={"corpora": [_GOEMOTIONS]},
+                  model={"head": "text_only", "text": compact_text},
+                  augment={"text": {"lower_p": 0.5, "errors_p": 0.5}})  # fmt: skip
+    frozen = {"kind": "compact", "unfreeze_last_n_layers": 0}
+    fusion = stage(
+        "fusion", data={"fold": 5, "corpora": [_RAVDESS, _GOEMOTIONS]},
+        model={"head": head, "audio": frozen, "text": frozen},
+        pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
+        pairs={"enabled": True, "validation": 24},
+        augment={"ruin": {"audio_noise_p": 0.5, "drop_audio_p": 0.1, "drop_text_p": 0.1,
+                          "random_text_p": 0.2, "text_errors_p": 0.5}},
+        monitor="macro_f1",
+    )  # fmt: skip
+    return [voice, words, fusion]
+
+
+@pytest.fixture(scope="module")
+def staged(root, tmp_path_factory) -> tuple[Path, list[dict]]:
+    out = tmp_path_factory.mktemp("staged")
+    return out / "three_fold5", train(three_stages(), root, out)
+
+
+def test_three_stages_end_in_a_fusion_bundle(staged):
+    folder, results = staged
+    assert [r["head"] for r in results] == ["audio_only", "text_only", "hri_emo"]
+    conditions = results[-1]["conditions"]
+    assert conditions["constructed"]
+    assert {"both", "voice_only", "words_only", "voice_at_-5_db", "words_random"} <= set(conditions)
+    assert conditions["voice_only"]["audio_weight"] == 1.0
+    assert conditions["words_only"]["audio_weight"] == 0.0
+    assert "constructed" in results[-1]["validation"]
+    card = load_bundle(folder / "fusion" / "bundle").card
+    assert "**constructed**" in card
+
+
+def test_frozen_parts_say_in_the_fusion_what_they_said_alone(staged, root):
+    folder, _ = staged
+    voice, fused = (load_bundle(folder / name / "bundle") for name in ("voice", "fusion"))
+    from hri_emo_ros.audio.files import read_audio
+
+    clip = next((root / "ravdess").rglob("*.wav"))
+    items = [ModelItem(samples=read_audio(clip))]
+    alone = voice.model(collate(items, voice.config, None)).logits
+    inside = fused.model(collate(items, fused.config, fused.tokenizer)).logits
+    torch.testing.assert_close(inside, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_stage_that_was_not_trained_is_named(tmp_path):
+    with pytest.raises(HriEmoError, match="'stage:voice': there is no bundle"):
+        resolve(three_stages()[2], tmp_path)
+
+
+def test_resuming_a_staged_run_leaves_finished_stages_alone(staged, root):
+    folder, _ = staged
+    assert train(three_stages(), root, folder.parent, resume=True) == []
+
+
+def test_runs_are_compared_in_a_table_and_a_plot(staged, tmp_path):
+    folder, _ = staged
+    runs = find_runs(folder.parent)
+    assert [r.name for r in runs] == [f"three_fold5/{s}" for s in ("fusion", "voice", "words")]
+    assert runs[1].figure("ravdess", "ua") is not None
+    plot(runs, "ua", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    with pytest.raises(HriEmoError, match="no finished run"):
+        find_runs(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["hri_emo", "late_fusion"])
+def test_any_transformers_encoders_train_on_paired_waveforms(head, root, tmp_path):
+    config = parse_config(
+        {
+            "name": "paired",
+            "data": {"corpora": [{"name": "meld", "path": "meld",
+                                  "split": {"method": "official", "shared_speakers": True}}]},
+            "model": {
+                "head": head, "d_model": 16, "feedforward": 32, "attention_heads": 2,
+                "max_text_tokens": 32,
+                "audio": {"kind": "transformers", "config": AUDIO_CONFIGS["wavlm"],
+                          "layer_weighted_sum": True, "unfreeze_last_n_layers": 1},
+                "text": {"kind": "compact", "config": COMPACT_TEXT},
+            },
+            "augment": {"waveform": {"gain": {"p": 1.0}, "crop": {"p": 0.5}},
+                        "ruin": {"audio_noise_p": 0.5, "drop_text_p": 0.2}},
+            "optim": {"epochs": 1, "batch_size": 4, "accumulate": 1},
+        }
+    )  # fmt: skip
+    result = Trainer(config, root, tmp_path / head).run()
+    assert result["shared_speakers"] == ["meld"]
+    assert not result["constructed"]
+    assert result["validation"]["meld"]["n"] == 6
+
+
+def test_multi_label_features_train_on_the_official_split(root, tmp_path):
+    config = parse_config(
+        {
+            "name": "mosei",
+            "data": {"corpora": [{"name": "mosei", "path": "mosei",
+                                  "split": {"method": "official"}}]},
+            "model": {"head": "hri_emo", "objective": "multi_label", "d_model": 16,
+                      "feedforward": 32, "attention_heads": 2,
+                      "audio": {"kind": "features", "width": 74},
+                      "text": {"kind": "features", "width": 300}},
+            "optim": {"epochs": 2, "batch_size": 4},
+            "monitor": "macro_f1",
+        }
+    )  # fmt: skip
+    result = Trainer(config, root, tmp_path / "mosei").run()
+    assert 0.0 <= result["validation"]["mosei"]["macro_f1"] <= 1.0
+    assert len(result["calibration"]["thresholds"]) == 7
+
+
+def test_a_teacher_and_a_pruned_encoder_can_start_the_words(root, tmp_path):
+    from tiny_models import tiny_tokenizer
+    from transformers import AutoConfig, AutoModel
+
+    source = tmp_path / "bert"
+    config = AutoConfig.for_model(**(TEXT_CONFIGS["bert"] | {"vocab_size": 300}))
+    AutoModel.from_config(config, add_pooling_layer=False).save_pretrained(source)
+    tiny_tokenizer().save(source)
+    base = {
+        "data": {"corpora": [_GOEMOTIONS]},
+        "model": {"head": "text_only", "max_text_tokens": 32,
+                  "text": {"unfreeze_last_n_layers": -1}},
+        "optim": {"epochs": 1, "batch_size": 4},
+    }  # fmt: skip
+    prune = {"source": str(source), "layers": [1], "vocabulary_size": 120, "max_positions": 32}
+    teacher = parse_config(base | {"name": "teacher", "prune": prune})
+    Trainer(teacher, root, tmp_path / "teacher").run()
+    pupil = parse_config(
+        base | {"name": "pupil", "distill": {"teacher": str(tmp_path / "teacher" / "bundle")},
+                "pretrained": {"text": str(tmp_path / "teacher" / "bundle")}}
+    )  # fmt: skip
+    result = Trainer(pupil, root, tmp_path / "pupil").run()
+    assert result["parameters"] == load_count(tmp_path / "teacher" / "bundle")
+    assert "teacher" in result["history"][0]["train"]
+
+
+def load_count(folder: Path) -> int:
+    return sum(p.numel() for p in load_bundle(folder).model.parameters())
+
+
+def test_texts_that_stand_in_validation_are_not_trained_on(root):
+    config = parse_config({"data": {"corpora": [_GOEMOTIONS]}, "model": {"head": "text_only"}})
+    data = load_data(config, root)
+    assert data.left_out["goemotions"]["text is also in validation"] == 1
+    assert not {item.text for item in data.train} & {item.text for item in data.validation}
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(root, tmp_path):
+    config = configured(VOICE, optim__lr=1e-9, optim__epochs=10)
+    optim = config.optim.model_copy(update={"muon_lr": None, "ema": 0.0})
+    config = config.model_copy(update={"early_stopping": 2, "optim": optim, "monitor": "ua"})
+    result = Trainer(config, root, tmp_path / "early").run()
+    assert result["steps"] < 60
