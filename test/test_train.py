@@ -15,10 +15,13 @@ from tiny_models import AUDIO_CONFIGS, COMPACT_AUDIO, COMPACT_TEXT, TEXT_CONFIGS
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
-from hri_emo_ros.training.config import TrainConfig, parse_config
+from hri_emo_ros.training.config import RuinSection, TrainConfig, parse_config
 from hri_emo_ros.training.data import load_data
+from hri_emo_ros.training.pairs import from_item
+from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.runs import find_runs, plot
 from hri_emo_ros.training.stages import resolve, train
+from hri_emo_ros.training.text_augment import WordErrors
 from hri_emo_ros.training.trainer import Trainer
 
 VOICE = {
@@ -273,6 +276,31 @@ def test_multi_label_features_train_on_the_official_split(root, tmp_path):
     result = Trainer(config, root, tmp_path / "mosei").run()
     assert 0.0 <= result["validation"]["mosei"]["macro_f1"] <= 1.0
     assert len(result["calibration"]["thresholds"]) == 7
+
+
+def test_precomputed_words_are_not_lost_when_modalities_are_ruined(root):
+    config = parse_config({"data": {"corpora": [{"name": "mosei", "path": "mosei",
+                                                 "split": {"method": "official"}}]},
+                           "model": {"audio": {"kind": "features", "width": 74},
+                                     "text": {"kind": "features", "width": 300}}})  # fmt: skip
+    item = load_data(config, root).train[0]
+    ruin = Ruin(RuinSection(audio_noise_p=1.0, random_text_p=1.0), WordErrors([]), [], {})
+    state = ruin(from_item(item), np.random.default_rng(0))
+    assert state.voice
+    assert state.words
+    assert np.isnan(state.noise_snr_db)
+
+
+def test_a_model_trained_on_everything_takes_its_folds_calibration(staged, root, tmp_path):
+    folder, results = staged
+    config = three_stages()[0]
+    data = config.data.model_copy(update={"fold": None})
+    section = config.calibration.model_copy(update={"runs": [str(folder / "fusion")]})
+    config = config.model_copy(update={"data": data, "calibration": section})
+    result = Trainer(config, root, tmp_path / "all").run()
+    assert "validation" not in result
+    fitted = results[-1]["calibration"]["temperature"]
+    assert result["calibration"]["temperature"] == fitted
 
 
 def test_a_teacher_and_a_pruned_encoder_can_start_the_words(root, tmp_path):

@@ -198,13 +198,17 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
     intervals: dict[str, list[float]] = {}
     for name, function in functions.items():
         interval = metrics.bootstrap_interval(
-            lambda i, f=function: f(true[i], answer[i]), len(true), groups
+            partial(_on_rows, function, true, answer), len(true), groups
         )
         intervals[name] = [interval.low, interval.high]
     doubt = 1.0 - p.max(axis=1) if len(p) else np.zeros(0)
     baseline = metrics.majority(true)
     abstained = [e for e in scored.estimates if e.abstained]
-    both = [e for e in scored.estimates if 0.0 < e.audio_weight < 1.0]
+    both = [
+        e
+        for e in scored.estimates
+        if 0.0 < e.audio_weight < 1.0 and e.abstain_reason is not AbstainReason.NO_SPEECH
+    ]
     return {
         "n": len(true),
         **{name: function(true, answer) for name, function in functions.items()},
@@ -246,6 +250,15 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
             "left_out": len(found.left_out),
         },
     }
+
+
+def _on_rows(
+    function: Callable[[npt.ArrayLike, npt.ArrayLike], float],
+    true: npt.NDArray[np.int64],
+    answer: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+) -> float:
+    return function(true[rows], answer[rows])
 
 
 def _ua_by(scored: Scored, answer: npt.NDArray[np.int64], key: str) -> dict[str, float]:

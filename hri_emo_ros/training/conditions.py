@@ -52,6 +52,11 @@ def _states(
     ]
 
 
+def clean_states(trainer: Trainer, examples: Sequence[Example]) -> list[Ruined]:
+    """The examples as they are, with the network told what it is told on the robot."""
+    return _states(_ruin(trainer), examples)
+
+
 def extra_predictions(trainer: Trainer) -> list[Predictions]:
     """The validation examples with one modality only, for the temperatures of those conditions."""
     both = [e for e in trainer.examples if e.voice is not None and e.words is not None]

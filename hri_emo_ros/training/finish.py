@@ -5,26 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.model.bundle import Bundle, save_bundle
-from hri_emo_ros.model.calibration import Calibration, fit_calibration, probabilities
+from hri_emo_ros.model.calibration import Calibration, probabilities
+from hri_emo_ros.training.calibrate import ALONE_FILES, PREDICTIONS_FILE, calibrate
 from hri_emo_ros.training.card import write_card
 from hri_emo_ros.training.conditions import condition_report, extra_predictions
-from hri_emo_ros.training.splits import speaker_halves
 from hri_emo_ros.training.validation import Predictions, save_predictions
 
 if TYPE_CHECKING:
     from hri_emo_ros.training.trainer import Trainer
 
-METRICS_FILE, PREDICTIONS_FILE, BUNDLE = "metrics.json", "validation.npz", "bundle"
+METRICS_FILE, BUNDLE = "metrics.json", "bundle"
 
 
 def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) -> dict[str, Any]:
@@ -67,8 +67,10 @@ def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) ->
         result["by_group"] = _by_group(predictions)
     fusion = config.model.head in ("hri_emo", "late_fusion")
     alone = extra_predictions(trainer) if fusion and predictions is not None else []
+    for name, part in zip(ALONE_FILES, alone, strict=False):
+        save_predictions(folder / name, part)
     if config.calibration.enabled:
-        fitted = _calibrate(trainer, [p for p in [predictions, *alone] if p is not None])
+        fitted = calibrate(config, [p for p in [predictions, *alone] if p is not None])
         if fitted is not None:
             calibration, result["calibration"] = fitted
     if fusion and config.model.objective == "single_label" and trainer.examples:
@@ -117,29 +119,29 @@ def _by_corpus(items: Sequence[Any]) -> dict[str, int]:
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def _groups(predictions: Predictions) -> list[str] | None:
-    speakers = [e.item.speaker for e in predictions.examples]
-    return speakers if all(speakers) else None
-
-
 def _intervals(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
     """95 % bootstrap intervals of the main figures by corpus, over speakers where they are told."""
-    result = {}
+    result: dict[str, dict[str, list[float]]] = {}
     answer, true = predictions.logits.argmax(1), predictions.classes
     corpora = np.array([e.item.corpus for e in predictions.examples])
     speakers = np.array([e.item.speaker for e in predictions.examples])
+    functions = {"ua": metrics.ua, "macro_f1": metrics.macro_f1, "weighted_f1": metrics.weighted_f1}
     for corpus in dict.fromkeys(corpora.tolist()):
         rows = np.flatnonzero(corpora == corpus)
         groups = speakers[rows] if all(speakers[rows]) else None
         result[corpus] = {}
-        for name, statistic in (("ua", metrics.ua), ("macro_f1", metrics.macro_f1),
-                                ("weighted_f1", metrics.weighted_f1)):  # fmt: skip
+        for name, function in functions.items():
             interval = metrics.bootstrap_interval(
-                lambda i, rows=rows, f=statistic: f(true[rows[i]], answer[rows[i]]),
-                len(rows), groups,
-            )  # fmt: skip
+                partial(_on_rows, function, true[rows], answer[rows]), len(rows), groups
+            )
             result[corpus][name] = [interval.low, interval.high]
     return result
+
+
+def _on_rows(
+    function: Callable[[Any, Any], float], true: np.ndarray, answer: np.ndarray, rows: np.ndarray
+) -> float:
+    return function(true[rows], answer[rows])
 
 
 def _by_group(predictions: Predictions) -> dict[str, dict[str, float]]:
@@ -154,97 +156,6 @@ def _by_group(predictions: Predictions) -> dict[str, dict[str, float]]:
             if name
         }
     return result
-
-
-def _calibrate(
-    trainer: Trainer, parts: Sequence[Predictions]
-) -> tuple[Calibration, dict[str, Any]] | None:
-    """Fit on one half of the validation speakers and report on the other, both ways; the bundle
-    gets the fit to both halves."""
-    config = trainer.config
-    if config.calibration.runs:
-        stacked = _load_runs(config.calibration.runs)
-    elif parts:
-        stacked = {
-            "logits": np.concatenate([p.logits for p in parts]),
-            "targets": np.concatenate([p.targets for p in parts]),
-            "audio": np.concatenate([p.audio_present for p in parts]),
-            "text": np.concatenate([p.text_present for p in parts]),
-        }
-    else:
-        return None
-    objective = config.model.objective
-    everything = np.arange(len(stacked["logits"]))
-    calibration = _fit(stacked, everything, objective)
-    report: dict[str, Any] = {
-        "temperature": {
-            "both": calibration.temperature_both, "audio": calibration.temperature_audio,
-            "text": calibration.temperature_text,
-        },
-        "thresholds": calibration.thresholds,
-        "abstain_confidence": calibration.abstain_confidence,
-    }  # fmt: skip
-    if not config.calibration.runs and objective == "single_label":
-        examples = [e.item for p in parts for e in p.examples]
-        halves = speaker_halves(examples, config.seed)
-        if all(halves):
-            report["held_out"] = _cross_fitted(stacked, halves, objective)
-    return calibration, report
-
-
-def _fit(stacked: dict[str, np.ndarray], rows: np.ndarray, objective: Any) -> Calibration:
-    return fit_calibration(
-        torch.from_numpy(stacked["logits"][rows]),
-        torch.from_numpy(stacked["targets"][rows]),
-        torch.from_numpy(stacked["audio"][rows]),
-        torch.from_numpy(stacked["text"][rows]),
-        objective,
-    )
-
-
-def _cross_fitted(
-    stacked: dict[str, np.ndarray], halves: tuple[list[int], list[int]], objective: Any
-) -> dict[str, float]:
-    """Calibration error and what abstaining gains, every item judged by the other half's fit."""
-    p = np.zeros(stacked["logits"].shape, np.float64)
-    for fit_on, report_on in (halves, halves[::-1]):
-        fitted = _fit(stacked, np.asarray(fit_on), objective)
-        rows = torch.as_tensor(report_on)
-        scaled = fitted.scale(
-            torch.from_numpy(stacked["logits"])[rows],
-            torch.from_numpy(stacked["audio"])[rows],
-            torch.from_numpy(stacked["text"])[rows],
-        )
-        p[report_on] = probabilities(scaled, objective).numpy()
-    true = stacked["targets"].argmax(1)
-    raw = probabilities(torch.from_numpy(stacked["logits"]), objective).numpy()
-    right = p.argmax(1) == true
-    return {
-        "ece_before": metrics.ece(true, raw),
-        "ece_after": metrics.ece(true, p),
-        "accuracy": float(right.mean()),
-        "gain_from_abstaining_on_20_percent": metrics.accuracy_gain(right, -p.max(1), 0.2),
-    }
-
-
-def _load_runs(folders: Sequence[str]) -> dict[str, np.ndarray]:
-    parts = []
-    for folder in folders:
-        path = Path(folder) / PREDICTIONS_FILE
-        if not path.is_file():
-            raise HriEmoError(f"'calibration.runs': '{folder}' has no {PREDICTIONS_FILE}")
-        with np.load(path, allow_pickle=False) as archive:
-            parts.append({k: archive[k] for k in ("logits", "targets", "audio_present",
-                                                  "text_present")})  # fmt: skip
-    return {
-        new: np.concatenate([part[old] for part in parts])
-        for new, old in (
-            ("logits", "logits"),
-            ("targets", "targets"),
-            ("audio", "audio_present"),
-            ("text", "text_present"),
-        )
-    }
 
 
 def save_misclassified(trainer: Trainer, predictions: Predictions) -> int:

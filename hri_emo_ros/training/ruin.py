@@ -78,11 +78,12 @@ class Ruin:
         drop_audio = voice and words and drop < c.drop_audio_p
         drop_text = voice and words and not drop_audio and drop < c.drop_audio_p + c.drop_text_p
         snr = math.nan
-        if voice and not drop_audio and rng.random() < c.audio_noise_p:
+        audible = example.voice is not None and example.voice.audio is not None
+        if audible and not drop_audio and rng.random() < c.audio_noise_p:
             snr = float(rng.uniform(*c.snr_db))
         if drop_text or not words:
             return self.state(example, voice and not drop_audio, snr, rng=rng)
-        if rng.random() < c.random_text_p:
+        if self.strangers and rng.random() < c.random_text_p:
             return self.state(example, voice and not drop_audio, snr, stranger=True, rng=rng)
         rate = float(rng.uniform(*c.error_rate)) if rng.random() < c.text_errors_p else 0.0
         return self.state(example, voice and not drop_audio, snr, rate, rng=rng)
@@ -106,9 +107,13 @@ class Ruin:
             rng: of the draws; None draws the same each time.
         """
         rng = rng if rng is not None else np.random.default_rng(0)
-        text, confidence, trust = None, 1.0, 0.0
+        text, confidence = None, 1.0
         words_target = example.words_target
         own = example.words.text if example.words is not None else None
+        # Precomputed features cannot be misheard: they are there or not.
+        words = example.words is not None and example.words.text_features is not None
+        words = words and error_rate is not None
+        trust = 1.0 if words else 0.0
         if stranger and self.strangers:
             other = self.strangers[int(rng.integers(len(self.strangers)))]
             text, words_target = other.text, other.target
@@ -123,7 +128,7 @@ class Ruin:
             target=blend(example, _hearable(noise_snr_db) if voice else 0.0, trust),
             words_target=words_target,
             voice=voice,
-            words=text is not None,
+            words=words or text is not None,
             text=text,
             noise_snr_db=noise_snr_db if voice else math.nan,
             told_snr_db=self._told(example, voice, noise_snr_db, rng),
@@ -133,7 +138,9 @@ class Ruin:
     def _told(
         self, example: Example, voice: bool, noise_snr_db: float, rng: np.random.Generator
     ) -> float:
-        if not voice or example.voice is None or rng.random() < self.config.snr_unknown_p:
+        if not voice or example.voice is None or example.voice.audio is None:
+            return math.nan
+        if rng.random() < self.config.snr_unknown_p:
             return math.nan
         clean = self.quality.get(example.voice.id, (_INTACT_SNR_DB, 0.0))[0]
         clean = clean if math.isfinite(clean) else _INTACT_SNR_DB

@@ -23,6 +23,7 @@ from rich.progress import (
 
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
+from hri_emo_ros.training.conditions import clean_states
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.data import Sampler, load_data, validation_examples
 from hri_emo_ros.training.finish import finish
@@ -91,6 +92,7 @@ class Trainer:
         self.maker = BatchMaker(config, model_config, self.sources, augmenters)
         self.sampler = Sampler(config, self.data.train, self.lengths)
         self.examples = validation_examples(config, self.data.validation)
+        self.states = clean_states(self, self.examples) if fusion else None
         self.module = TrainingModule(self.network.model, config, len(self.sources.words))
         optimizers = make_optimizers(self.module, self.network.pretrained, config.optim)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.module, *optimizers)
@@ -232,7 +234,12 @@ class Trainer:
     def validate(self) -> Predictions:
         """Score the validation examples with the weights as they are."""
         return predict(
-            self.module, self.maker, self.examples, self.accelerator.device, lengths=self.lengths
+            self.module,
+            self.maker,
+            self.examples,
+            self.accelerator.device,
+            self.states,
+            self.lengths,
         )
 
     def scores(self, predictions: Predictions) -> dict[str, dict[str, float]]:
