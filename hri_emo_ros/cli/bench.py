@@ -1,0 +1,46 @@
+"""``hri-emo bench``: speed of a replay, cost of its stages, memory on a long recording."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.parameters import load_parameters
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--hours", type=float, default=0.5,
+        help="length of the long recording (%(default)s; 8 takes about 1 GB of disk and 8 minutes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--manifest", type=Path, metavar="FILE.csv", help="clips to make recordings of (the demo's)"
+    )
+    parser.add_argument("--bundle", default="", help="model, instead of the shipped one")
+    parser.add_argument("--tmp", type=Path, metavar="DIR", help="where recordings are made")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures; - prints them"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; returns the exit status."""
+    if not 0.001 <= args.hours <= 48.0:
+        raise HriEmoError(f"--hours is {args.hours:g}, must be 0.001 to 48")
+    parameters = load_parameters(None, [f"model.bundle:={args.bundle}"] if args.bundle else [])
+    from hri_emo_ros.evaluation.bench import bench, check_clips, default_manifest
+    from hri_emo_ros.evaluation.run_files import write_json
+
+    manifest = args.manifest or default_manifest()
+    if manifest is None:
+        raise HriEmoError("the demo's clips are not installed: name clips with --manifest")
+    check_clips(manifest)
+    quiet = str(args.json) == "-"
+    result = bench(
+        parameters, manifest, args.hours, args.tmp, (lambda line: None) if quiet else print
+    )
+    if args.json is not None:
+        write_json(args.json, result)
+    return 0

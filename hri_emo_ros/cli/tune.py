@@ -1,0 +1,86 @@
+"""``hri-emo tune``: search the YAML's parameters on labelled recordings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hri_emo_ros.cli.replay import pipeline_parameters
+from hri_emo_ros.errors import HriEmoError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="labelled rosbag2")
+    parser.add_argument(
+        "--labels", type=Path, nargs="+", default=[], metavar="FILE.csv",
+        help="one for each bag, in order (else: labels.csv in the bag, or /emotion_labels)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--parameters", required=True, metavar="NAME,...",
+        help="what to search, e.g. vad.threshold,final.hold=0.2:3 (ranges: the declared bounds)",
+    )  # fmt: skip
+    parser.add_argument("--trials", type=int, default=40, help="(%(default)s)")
+    parser.add_argument(
+        "--metric", default="ua", choices=("ua", "wa", "macro_f1", "weighted_f1"),
+        help="(%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--waiting-cost", type=float, default=0.02, metavar="PER_SECOND",
+        help="of the metric for a second from the end of speech to the state (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of speakers and search (%(default)s)")
+    parser.add_argument("--params", type=Path, metavar="FILE.yaml", help="parameters to start from")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME:=VALUE")
+    parser.add_argument("--bundle", default="", help="model, instead of model.bundle")
+    parser.add_argument(
+        "--asr", default="", choices=("", "auto", "whisper", "pocketsphinx", "none")
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("tuned.yaml"), metavar="FILE.yaml", help="(%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tune; returns the exit status."""
+    if args.labels and len(args.labels) != len(args.bags):
+        raise HriEmoError(
+            f"--labels names {len(args.labels)} files for {len(args.bags)} bags: give one for each"
+        )
+    if args.trials < 1:
+        raise HriEmoError(f"--trials is {args.trials}, must be at least 1")
+    parameters = pipeline_parameters(args)
+    from hri_emo_ros.evaluation.bags import AudioBag
+    from hri_emo_ros.evaluation.replay import Replayer
+    from hri_emo_ros.evaluation.tune import Recording, Tuner, parse_choices, write_yaml
+
+    choices = parse_choices(args.parameters)
+    for bag in args.bags:
+        AudioBag(bag).close()
+    given = args.labels or [_beside(bag) for bag in args.bags]
+    recordings = [Recording(bag, labels) for bag, labels in zip(args.bags, given, strict=True)]
+    tuner = Tuner(
+        Replayer(parameters), recordings, choices, args.metric, args.waiting_cost, seed=args.seed
+    )
+    print(
+        f"tuning on {', '.join(tuner.tune_speakers)}; testing on {', '.join(tuner.test_speakers)}"
+    )
+    result = tuner.run(
+        args.trials,
+        lambda number, score, best: print(f"{number:4d}  {score:.4f}  best {best:.4f}", flush=True),
+    )
+    for name, value in result.best.items():
+        print(f"{name}: {result.before[name]} -> {value}")
+    print(
+        f"{result.metric} of other speakers: {result.test_before:.3f} -> {result.test_after:.3f}, "
+        f"difference 95 %: {result.difference.low:.3f} to {result.difference.high:.3f}"
+    )
+    write_yaml(args.out, result)
+    print(args.out)
+    return 0
+
+
+def _beside(bag: Path) -> Path | None:
+    """labels.csv in the bag's folder, as ``hri-emo bag make`` writes it."""
+    path = bag / "labels.csv"
+    return path if path.exists() else None

@@ -1,0 +1,210 @@
+"""``hri-emo bench``: how fast a replay runs, what each stage costs, and that memory stays flat."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.vad import SileroVad
+from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
+from hri_emo_ros.evaluation.bags import AudioBag
+from hri_emo_ros.evaluation.clips import read_clip, read_manifest
+from hri_emo_ros.evaluation.replay import Parameters, Replayer
+from hri_emo_ros.parameters import Value
+from hri_emo_ros.types import FloatArray
+
+_FRAME = 512
+TARGET_SPEED = 60.0
+"""x real time on two cores, without a recogniser."""
+TARGET_MEMORY = 1024.0
+"""MB, whatever the length of the bag."""
+_REPEATS = 3
+
+
+def bench(
+    parameters: Parameters,
+    manifest: Path,
+    hours: float,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure; nothing is played, no node is started.
+
+    Args:
+        parameters: of every node; the recogniser is left out whatever they say.
+        manifest: clips that the synthetic recordings are made of.
+        hours: length of the long recording.
+        folder: where recordings are made; None takes a temporary one.
+        say: called with each finding as a line of text.
+
+    Returns:
+        JSON: ``machine``, ``stages`` (medians of three), ``speed``, ``memory``.
+
+    Raises:
+        HriEmoError: a clip or the model cannot be loaded.
+    """
+    values: dict[str, dict[str, Value]] = {n: dict(own) for n, own in parameters.items()}
+    values["asr_node"]["asr.backend"] = "none"
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        recipe = BagRecipe(manifest, gap=(0.9, 1.5), noise="pink", snr_db=30.0, level_dbfs=-26.0)
+        short = Path(name) / "short"
+        once = make_bag(recipe, short)[-1].end
+        replayer = Replayer(values)
+        result: dict[str, Any] = {
+            "machine": machine(),
+            "model": replayer.engine.model_id,
+            "threads": torch.get_num_threads(),
+            "stages": stages(replayer, short),
+            "speed": speed(replayer, short),
+        }
+        for stage, cost in result["stages"].items():
+            say(f"{stage:<34} {cost['median']:>10.3f} {cost['unit']}")
+        say(f"{'replay, ' + format(once, '.0f') + ' s':<34} {result['speed']['median']:>10.1f} x "
+            f"real time (target {TARGET_SPEED:g})")  # fmt: skip
+        repeats = max(1, round(hours * 3600 / once))
+        say(f"making a recording of {repeats * once / 3600:.2f} h ...")
+        long = Path(name) / "long"
+        make_bag(replace(recipe, repeat=repeats, shuffle=True), long)
+        result["memory"] = memory(replayer, long)
+        for point in result["memory"]["points"]:
+            say(f"{point['hours']:>10.2f} h {point['rss_mb']:>10.0f} MB")
+        say(
+            f"long replay: {result['memory']['hours']:.2f} h at {result['memory']['speed']:.0f} x real "
+            f"time, {result['memory']['utterances']} utterances, peak "
+            f"{result['memory']['peak_mb']:.0f} MB (target < {TARGET_MEMORY:g}), growth "
+            f"{result['memory']['growth_mb_per_hour']:.1f} MB per hour"
+        )
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": psutil.cpu_count(),
+        "load": [round(value, 2) for value in psutil.getloadavg()],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def speed(replayer: Replayer, bag: Path) -> dict[str, Any]:
+    """Whole replays of one bag, x real time."""
+    found = []
+    for _ in range(_REPEATS):
+        run = replayer.run(bag)
+        found.append(run.duration / run.wall_time)
+    return {"median": round(statistics.median(found), 2), "all": [round(v, 2) for v in found]}
+
+
+def stages(replayer: Replayer, bag: Path) -> dict[str, dict[str, Any]]:
+    """Cost of each stage by itself."""
+    with AudioBag(bag) as audio:
+        pcm = audio.format or PcmFormat(16_000)
+        messages = [message.data for message in audio.messages()]
+    decoder = PcmDecoder(pcm)
+    samples = np.concatenate([decoder.decode(data)[:, 0] for data in messages])
+    seconds = len(samples) / pcm.sample_rate
+    clips: list[FloatArray] = [
+        samples[start : start + 48_000] for start in range(0, 480_000, 48_000)
+    ]
+    values = dict(replayer.parameters["speech_node"])
+
+    def read() -> None:
+        with AudioBag(bag) as audio:
+            for _ in audio.messages():
+                pass
+
+    def detect() -> None:
+        detector = SileroVad()
+        for start in range(0, len(samples) - _FRAME + 1, _FRAME):
+            detector.probability(samples[start : start + _FRAME])
+
+    def hear(batch: int) -> None:
+        front_end = AudioFrontEnd(values, batch=batch)
+        front_end.set_format(pcm)
+        for data in messages:
+            front_end.push(data, None)
+        front_end.flush()
+
+    per_second = {
+        "reading the bag": read,
+        "voice detector alone, frame by frame": detect,
+        "front end, frame by frame (live)": lambda: hear(1),
+        "front end, 32 frames (replay)": lambda: hear(32),
+    }
+    result = {
+        name: {**_timed(action, seconds), "unit": "ms per s of audio"}
+        for name, action in per_second.items()
+    }
+    spoken = [clip for clip in clips if len(clip) == 48_000]
+
+    def estimate() -> None:
+        for clip in spoken:
+            replayer.engine.estimate(clip)
+
+    result["model, voice of 3 s"] = {**_timed(estimate, len(spoken)), "unit": "ms per utterance"}
+    return result
+
+
+def _timed(action: Callable[[], None], units: float) -> dict[str, Any]:
+    """Milliseconds per unit: median of three."""
+    found = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        action()
+        found.append((time.perf_counter() - started) * 1e3 / units)
+    return {"median": round(statistics.median(found), 4), "all": [round(v, 4) for v in found]}
+
+
+def memory(replayer: Replayer, bag: Path) -> dict[str, Any]:
+    """Resident memory along a long replay; growth is fitted to its second half."""
+    process = psutil.Process()
+    points: list[dict[str, float]] = []
+    last = 0.0
+
+    def watch(done: float, total: float) -> None:
+        nonlocal last
+        if done >= last:
+            last += total / 20
+            rss = process.memory_info().rss / 2**20
+            points.append({"hours": round(done / 3600, 4), "rss_mb": round(rss, 1)})
+
+    run = replayer.run(bag, progress=watch)
+    late = points[len(points) // 2 :]
+    slope = 0.0
+    if len(late) > 1:
+        slope = float(np.polyfit([p["hours"] for p in late], [p["rss_mb"] for p in late], 1)[0])
+    return {
+        "hours": round(run.duration / 3600, 3),
+        "speed": round(run.duration / run.wall_time, 2),
+        "utterances": len(run.utterances),
+        "peak_mb": max(p["rss_mb"] for p in points),
+        "growth_mb_per_hour": round(slope, 2),
+        "points": points,
+    }
+
+
+def default_manifest() -> Path | None:
+    """Clips of the demo recording, where the source tree is at hand."""
+    path = Path(__file__).resolve().parents[2] / "demo" / "manifest.csv"
+    return path if path.exists() else None
+
+
+def check_clips(manifest: Path) -> None:
+    """Raises HriEmoError now for a clip that would stop the bench later."""
+    for clip in read_manifest(manifest):
+        read_clip(clip, 16_000)
