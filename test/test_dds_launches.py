@@ -26,7 +26,8 @@ from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 from hri_emo_ros.types import FloatArray
 
-pytestmark = pytest.mark.ros
+# Starting processes that load torch takes its time on a busy machine.
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 VOICE_ONLY = {"emotion_node": {"transcript.source": "none", "model.threads": 1}}
 ROOT = Path(__file__).resolve().parent.parent
 

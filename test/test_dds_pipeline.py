@@ -31,7 +31,8 @@ from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
-pytestmark = pytest.mark.ros
+# Starting processes that load torch takes its time on a busy machine.
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 
 FRAME = 512
 """Samples of one VAD frame."""
