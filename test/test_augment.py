@@ -9,7 +9,7 @@ import torch
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.augment import WaveformAugment
-from hri_emo_ros.training.config import TextSection, WaveformSection
+from hri_emo_ros.training.augment_config import TextSection, WaveformSection
 from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig, speech_level
 from hri_emo_ros.training.mel_store import coloured_noise, read_noises
 from hri_emo_ros.training.ruin import add_noise

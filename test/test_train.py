@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import corpus_trees
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_models import AUDIO_CONFIGS, COMPACT_AUDIO, COMPACT_TEXT, TEXT_CONFIGS
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
-from hri_emo_ros.training.config import RuinSection, TrainConfig, parse_config
+from hri_emo_ros.model.config import EncoderSpec
+from hri_emo_ros.training.augment_config import RuinSection
+from hri_emo_ros.training.config import TrainConfig, parse_config
 from hri_emo_ros.training.data import load_data
+from hri_emo_ros.training.dry_run import dry_run, random_encoder
 from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.runs import find_runs, plot
@@ -346,3 +353,36 @@ def test_early_stopping_ends_a_run_that_gets_no_better(root, tmp_path):
     config = config.model_copy(update={"early_stopping": 2, "optim": optim, "monitor": "ua"})
     result = Trainer(config, root, tmp_path / "early").run()
     assert result["steps"] < 60
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_under_torchrun(root, tmp_path):
+    config = tmp_path / "two.yaml"
+    config.write_text(
+        yaml.safe_dump(VOICE | {"name": "two", "optim": VOICE["optim"] | {"epochs": 2}})
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "-m", "hri_emo_ros.cli.main", "train", str(config), "--data-root", str(root),
+               "--out", str(tmp_path)]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr[-2000:]
+    # Each process takes half of the epoch's batches.
+    metrics = json.loads((tmp_path / "two_fold5" / "metrics.json").read_text())
+    assert metrics["steps"] == 6
+    assert done.stdout.count("bundle:") == 1
+
+
+def test_the_large_configurations_take_a_real_step_at_any_size():
+    config = parse_config(
+        {"model": {"head": "hri_emo", "d_model": 16, "feedforward": 32, "attention_heads": 2,
+                   "audio": {"kind": "transformers", "config": AUDIO_CONFIGS["hubert"]},
+                   "text": {"kind": "compact", "config": COMPACT_TEXT}}}
+    )  # fmt: skip
+    result = dry_run(config, audio_seconds=1.0)
+    assert result.step_seconds > 0
+    assert result.trainable < result.parameters
+    spec = EncoderSpec(kind="transformers", name="facebook/hubert-base-ls960")
+    assert random_encoder(spec, "audio").config == {"model_type": "hubert"}
+    with pytest.raises(HriEmoError, match="architecture is not known"):
+        random_encoder(EncoderSpec(kind="transformers", name="somebody/else"), "audio")

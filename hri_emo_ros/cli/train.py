@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -47,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out)
     train(configs, data_root(args.data_root), out, args.resume, console)
-    for config in configs:
+    for config in configs if os.environ.get("RANK", "0") == "0" else ():
         console.print(f"bundle: {run_folder(config, out) / 'bundle'}", highlight=False)
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.config import WaveformSection
+from hri_emo_ros.training.augment_config import WaveformSection
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 _SHORTEST = 0.1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hri_emo_ros.training.config import RuinSection
+from hri_emo_ros.training.augment_config import RuinSection
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_store import coloured_noise
 from hri_emo_ros.training.pairs import Example, Target, blend

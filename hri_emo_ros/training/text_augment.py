@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hri_emo_ros.training.config import TextSection
+from hri_emo_ros.training.augment_config import TextSection
 
 _NOT_WORDS = re.compile(r"[^\w\s']")
 _DELETED, _INSERTED = 0.3, 0.15

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -63,12 +63,14 @@ class Trainer:
     ) -> None:
         self.config, self.root, self.folder, self.console = config, root, folder, console
         tune_allocator()
+        fusion = config.model.head in ("hri_emo", "late_fusion")
         # No dispatching by accelerate: batches are functions of their number, so each process
         # makes its own share.
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
-            gradient_accumulation_steps=1,
             cpu=not torch.cuda.is_available(),
+            # A batch without any words leaves the words' parameters without a gradient.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=fusion)],
         )
         self.data = load_data(config, root)
         self._say(
@@ -78,7 +80,8 @@ class Trainer:
             for reason, count in reasons.items():
                 self._say(f"  {corpus}: left out {count} x {reason}")
         folder.mkdir(parents=True, exist_ok=True)
-        self.network = make_network(config, self.data, folder)
+        with self.accelerator.main_process_first():  # a pruned encoder is written once
+            self.network = make_network(config, self.data, folder)
         with self._progress() as bars:
             self.sources = make_sources(config, self.network, self.data, root, bars)
             if config.distill.teacher:
@@ -86,7 +89,6 @@ class Trainer:
                     config, [*self.data.train, *self.data.validation], self.sources, bars
                 )
         self.lengths = lengths_of([*self.data.train, *self.data.validation], self.sources)
-        fusion = config.model.head in ("hri_emo", "late_fusion")
         model_config = self.network.model.config
         augmenters = make_augmenters(config, self.sources, self.data, root, fusion)
         self.maker = BatchMaker(config, model_config, self.sources, augmenters)
@@ -132,8 +134,10 @@ class Trainer:
         finished = self._loop(board, stop_after)
         seconds = time.perf_counter() - started
         if not finished:
-            self._checkpoint(CHECKPOINT)
+            if self.accelerator.is_main_process:
+                self._checkpoint(CHECKPOINT)
             return {}
+        self.accelerator.wait_for_everyone()
         if self.config.select == "best" and (self.folder / BEST).is_dir():
             load_checkpoint(self.folder / BEST, self.module, self.average, self.optimizers)
         if self.average is not None:
