@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.config import load_config
+from hri_emo_ros.training.config import load_config, pick_stages
 from hri_emo_ros.training.corpus import make_corpus
 
 SHIPPED = sorted((Path(__file__).parents[1] / "config" / "train").glob("*.yaml"))
@@ -39,10 +39,12 @@ def test_stages_are_laid_over_the_shared_settings(write):
 
 
 def test_one_stage_can_be_picked_and_values_laid_over_it(write):
-    (only,) = load_config(write(TWO), ["optim.lr=3e-5", "data.fold=2"], stage="fusion")
+    configs = load_config(write(TWO), ["optim.lr=3e-5", "data.fold=2"])
+    (only,) = pick_stages(configs, "fusion")
     assert (only.optim.lr, only.data.fold) == (3e-5, 2)
     with pytest.raises(HriEmoError, match=r"stage 'text' is not in .*one of: voice, fusion"):
-        load_config(write(TWO), stage="text")
+        pick_stages(configs, "text")
+    assert pick_stages(configs, None) == configs
 
 
 @pytest.mark.parametrize(

@@ -30,24 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hri_emo_ros.training.config import load_config
+    from hri_emo_ros.training.config import load_config, pick_stages
 
     overrides = list(args.overrides)
     if args.fold is not None:
         overrides.append(f"data.fold={args.fold}")
-    configs = load_config(args.config, overrides, args.stage)
+    configs = load_config(args.config, overrides)
+    chosen = pick_stages(configs, args.stage)
     console = Console()
     if args.dry_run_random:
         from hri_emo_ros.training.dry_run import dry_run
 
-        for config in configs:
+        for config in chosen:
             console.print(dry_run(config).describe(), highlight=False)
         return 0
     from hri_emo_ros.training.data import data_root
     from hri_emo_ros.training.stages import run_folder, train
 
     out = Path(args.out)
-    train(configs, data_root(args.data_root), out, args.resume, console)
-    for config in configs if os.environ.get("RANK", "0") == "0" else ():
+    train(configs, data_root(args.data_root), out, args.resume, console, args.stage)
+    for config in chosen if os.environ.get("RANK", "0") == "0" else ():
         console.print(f"bundle: {run_folder(config, out) / 'bundle'}", highlight=False)
     return 0

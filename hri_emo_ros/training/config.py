@@ -177,15 +177,12 @@ class TrainConfig(Section):
         return name
 
 
-def load_config(
-    path: str | Path, overrides: Sequence[str] = (), stage: str | None = None
-) -> list[TrainConfig]:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
     """Read a training file.
 
     Args:
         path: YAML.
         overrides: ``key.sub=value`` laid over every stage, the value in YAML.
-        stage: keep this stage only.
 
     Returns:
         The stages in order, at least one.
@@ -215,12 +212,19 @@ def load_config(
             _override(merged, override)
         place = f"'{file}'" + (f", stage '{section['name']}'" if "name" in section else "")
         configs.append(parse_config(merged, place))
-    if stage is None:
-        return configs
-    chosen = [config for config in configs if config.stage == stage]
+    return configs
+
+
+def pick_stages(configs: Sequence[TrainConfig], stage: str | None) -> list[TrainConfig]:
+    """The stage of that name, or all for None.
+
+    Raises:
+        HriEmoError: there is none.
+    """
+    chosen = [config for config in configs if stage in (None, config.stage)]
     if not chosen:
         names = ", ".join(config.stage for config in configs if config.stage) or "none"
-        raise HriEmoError(f"stage '{stage}' is not in '{file}', must be one of: {names}")
+        raise HriEmoError(f"stage '{stage}' is not in the file, must be one of: {names}")
     return chosen
 
 

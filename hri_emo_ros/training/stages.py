@@ -9,34 +9,46 @@ from typing import Any
 from rich.console import Console
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.config import TrainConfig
+from hri_emo_ros.training.config import TrainConfig, pick_stages
 from hri_emo_ros.training.finish import BUNDLE
 
 _REFERENCE = "stage:"
 
 
 def run_folder(config: TrainConfig, out: Path) -> Path:
-    """Where a stage's run lies: out/name[_foldK][_without_CORPUS][/stage]."""
+    """Where a stage's run lies: out/name[_foldK][_without_CORPUS][/stage].
+
+    A stage whose corpora have no folds is the same for every fold, so its folder does not name one.
+    """
     name = config.name
-    if config.data.fold is not None:
-        name += f"_fold{config.data.fold}"
-    if config.data.leave_corpus_out:
-        name += f"_without_{config.data.leave_corpus_out}"
+    data = config.data
+    if data.fold is not None and any(c.split.method == "folds" for c in data.corpora):
+        name += f"_fold{data.fold}"
+    if data.leave_corpus_out in [corpus.name for corpus in data.corpora]:
+        name += f"_without_{data.leave_corpus_out}"
     return out / name / config.stage if config.stage else out / name
 
 
-def resolve(config: TrainConfig, out: Path) -> TrainConfig:
+def resolve(config: TrainConfig, out: Path, stages: Sequence[TrainConfig] = ()) -> TrainConfig:
     """Replace ``stage:NAME`` by that stage's bundle.
 
+    Args:
+        stages: of the same file.
+
     Raises:
-        HriEmoError: the stage was not trained.
+        HriEmoError: there is no such stage or it was not trained.
     """
+    folders = {stage.stage: run_folder(stage, out) for stage in stages}
 
     def replaced(value: str) -> str:
         if not value.startswith(_REFERENCE):
             return value
         stage = value.removeprefix(_REFERENCE)
-        bundle = run_folder(config.model_copy(update={"stage": stage}), out) / BUNDLE
+        if stage not in folders:
+            raise HriEmoError(
+                f"'{value}': there is no such stage, must be one of: " + ", ".join(folders)
+            )
+        bundle = folders[stage] / BUNDLE
         if not bundle.is_dir():
             raise HriEmoError(
                 f"'{value}': there is no bundle in '{bundle}'; train that stage first"
@@ -56,6 +68,7 @@ def train(
     out: Path,
     resume: bool = False,
     console: Console | None = None,
+    stage: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train every stage in order.
 
@@ -66,20 +79,44 @@ def train(
         resume: go on where a run was interrupted: finished stages are left alone, the one with a
             checkpoint resumes, the rest start.
         console: for progress; None is silent.
+        stage: train this one only.
 
     Returns:
-        Each stage's metrics.
+        Each trained stage's metrics.
+
+    Raises:
+        HriEmoError: see `resolve`, `Trainer` and ``data.leave_corpus_out``.
     """
     from hri_emo_ros.training.trainer import CHECKPOINT, Trainer
 
     results = []
-    for config in configs:
+    _check_left_out(configs)
+    for config in pick_stages(configs, stage):
         folder = run_folder(config, out)
         if resume and len(configs) > 1 and (folder / BUNDLE).is_dir():
             continue
         if console is not None and config.stage:
             console.rule(f"stage {config.stage}", align="left")
-        trainer = Trainer(resolve(config, out), root, folder, console)
+        trainer = Trainer(_prepared(config, out, configs), root, folder, console)
         again = resume and ((folder / CHECKPOINT).is_dir() or len(configs) == 1)
         results.append(trainer.run(resume=again))
     return results
+
+
+def _prepared(config: TrainConfig, out: Path, configs: Sequence[TrainConfig]) -> TrainConfig:
+    config = resolve(config, out, configs)
+    if config.data.leave_corpus_out in [corpus.name for corpus in config.data.corpora]:
+        return config
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"leave_corpus_out": None})}
+    )
+
+
+def _check_left_out(configs: Sequence[TrainConfig]) -> None:
+    known = {corpus.name for config in configs for corpus in config.data.corpora}
+    for config in configs:
+        name = config.data.leave_corpus_out
+        if name is not None and name not in known:
+            raise HriEmoError(
+                f"'data.leave_corpus_out' is '{name}', must be one of: {', '.join(sorted(known))}"
+            )
