@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ class Augmenters:
     mel: MelAugment | None = None
     text: TextAugment | None = None
     ruin: Ruin | None = None
+    noises: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Mel powers by kind; `mel` draws from all of them."""
 
 
 class BatchMaker:

@@ -110,8 +110,8 @@ def collate_power(clips: Sequence[HalfArray]) -> tuple[Tensor, Tensor]:
 
 def noise_bank(
     store: MelStore, babble_from: Sequence[Item], folder: Path | None, seed: int
-) -> list[Tensor]:
-    """Mel powers of noises: white, pink, brown, babble of the corpora's voices, and recordings.
+) -> dict[str, list[Tensor]]:
+    """Mel powers of noises by kind: white, pink, brown, babble of the corpora's voices, recorded.
 
     Args:
         babble_from: training clips; validation voices must not be heard in training.
@@ -123,16 +123,22 @@ def noise_bank(
         HriEmoError: the folder is missing or holds no sound.
     """
     rng = np.random.default_rng(seed)
-    noises = [
-        store.power_of(coloured_noise(exponent, _NOISE_SECONDS, rng)) for exponent in (0, 1, 2)
-    ]
+    colours = {"white": 0.0, "pink": 1.0, "brown": 2.0}
+    bank = {
+        name: [store.power_of(coloured_noise(exponent, _NOISE_SECONDS, rng))]
+        for name, exponent in colours.items()
+    }
     voices = [item for item in babble_from if item.audio is not None]
-    for _ in range(_BABBLES if len(voices) >= _BABBLE_VOICES else 0):
-        chosen = rng.choice(len(voices), _BABBLE_VOICES, replace=False)
-        noises.append(_babble(store, [voices[i] for i in chosen]))
-    for samples in read_noises(folder) if folder is not None else []:
-        noises.append(store.power_of(samples))
-    return noises
+    if len(voices) >= _BABBLE_VOICES:
+        bank["babble"] = [
+            _babble(
+                store, [voices[i] for i in rng.choice(len(voices), _BABBLE_VOICES, replace=False)]
+            )
+            for _ in range(_BABBLES)
+        ]
+    if folder is not None:
+        bank["recorded"] = [store.power_of(samples) for samples in read_noises(folder)]
+    return bank
 
 
 def coloured_noise(exponent: float, seconds: float, rng: np.random.Generator) -> FloatArray:

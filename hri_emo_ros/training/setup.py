@@ -228,8 +228,10 @@ def make_augmenters(
         bank = noise_bank(sources.mel, data.train, folder, config.seed)
         encoder = sources.mel.encoder
         generator = torch.Generator()
+        every = [noise for kind in bank.values() for noise in kind]
+        made.noises = bank
         made.mel = MelAugment(
-            mel_centres(encoder), sources.mel.frame_rate, bank, generator, section.mel.settings
+            mel_centres(encoder), sources.mel.frame_rate, every, generator, section.mel.settings
         )
     elif sources.mel is None:
         waveform = WaveformAugment(section.waveform, root)
