@@ -71,7 +71,7 @@ class FileSource:
 
     def blocks(self) -> Iterator[Block]:
         """Full blocks throughout; the last one is filled up with silence."""
-        rest = np.zeros((0, self.channels), np.int16)
+        rest: Block = np.zeros((0, self.channels), np.int16)
         silence = np.zeros((round(self._gap * self.sample_rate), self.channels), np.int16)
         while True:
             for path in self._paths:

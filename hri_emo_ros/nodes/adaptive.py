@@ -47,7 +47,9 @@ class AdaptiveSubscription:
         self._subscription: Any = None
         self._current: tuple[str, ReliabilityPolicy, DurabilityPolicy] | None = None
         if before_publisher and len(self._types) == 1:
-            self._subscribe((next(iter(self._types)), qos.reliability, qos.durability))
+            # Volatile matches every publisher; a latched one makes `look` ask for the latched message.
+            only = next(iter(self._types))
+            self._subscribe((only, qos.reliability, DurabilityPolicy.VOLATILE))
         self._timer = node.create_timer(
             SEARCH_PERIOD, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )

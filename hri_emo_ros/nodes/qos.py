@@ -27,5 +27,5 @@ SPEECH = _reliable(500)
 """Two minutes of 0.25 s chunks: the emotion node reads on when a slow model lets go."""
 TRANSCRIPT = _reliable(100)
 EMOTION = _reliable(100)
-EVENT = _reliable(10)
-"""robot_speaking."""
+EVENT = _reliable(10, DurabilityPolicy.TRANSIENT_LOCAL)
+"""robot_speaking; the robot may be speaking already when a node that hears it starts."""

@@ -50,6 +50,7 @@ class SpeechNode(HriNode):
         self._worker: Worker[_Job] | None = None
         self._subscriptions_: list[AdaptiveSubscription] = []
         self._watch: Any = None
+        self._robot_speaks = False
 
     def build(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
@@ -94,6 +95,8 @@ class SpeechNode(HriNode):
         self._opened = self._last_audio = time.monotonic()
         self._heard = False
         self._command(self._restart)
+        if self._robot_speaks:
+            self._tell_robot()
 
     def close(self) -> None:
         self._command(self._flush)
@@ -195,9 +198,13 @@ class SpeechNode(HriNode):
         self._release()
 
     def _on_robot_speaking(self, message: Bool) -> None:
+        self._robot_speaks = message.data
         if self.state == "active":
-            stamp = self.get_clock().now().nanoseconds
-            self._command(lambda: self._robot(message.data, stamp))
+            self._tell_robot()
+
+    def _tell_robot(self) -> None:
+        active, stamp = self._robot_speaks, self.get_clock().now().nanoseconds
+        self._command(lambda: self._robot(active, stamp))
 
     def _look(self) -> None:
         """Say so when no audio comes, and who publishes what on the topic."""
