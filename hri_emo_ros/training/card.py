@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hri_emo_ros.training.config import TrainConfig
@@ -19,61 +22,154 @@ _LICENCES = {
     "iemocap": "USC licence, research only",
     "mosei": "see the CMU Multimodal SDK",
 }
+_USE = """
+## Use
+
+For robots and their simulations that adapt how they speak or move to how a person sounds, with the
+person's knowledge, and for research. The estimate describes how an utterance sounds and reads, not
+what a person feels. Not for judging people: not in hiring, policing, education, health or insurance,
+not without the person's knowledge, not for decisions about anybody. In the European Union emotion
+recognition at work and in education is forbidden (Regulation 2024/1689, article 5).
+
+## Known failures
+
+Acted voices of adults teach it exaggerated emotion: spontaneous speech is quieter and is called
+neutral more often. Languages, accents, ages and voices that are not in the data below are heard less
+well; the tables by sex, language and speaker show how much people differ. Irony, and words that say
+the opposite of the voice, were only seen in constructed pairs. Texts are judged one utterance at a
+time, without what was said before.
+"""
 
 
 def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
-    """Markdown with every figure of `result` that a user of the model should know."""
-    lines = [f"# {config.name}", ""]
-    lines += [
+    """Markdown with every figure of `result` that a user of the model should know, and those of the
+    folds of ``calibration.runs`` and of the stages that it was built from."""
+    lines = [
+        f"# {config.name}",
+        "",
         f"Head `{config.model.head}`, {result['parameters']:,} parameters, labels: "
-        f"{', '.join(config.model.labels)}.",
+        f"{', '.join(config.model.labels)}. Trained with `hri-emo train`.",
+        *_USE.rstrip().splitlines(),
         "",
         "## Data",
         "",
         "| corpus | licence | trained on | validated on |",
         "|---|---|---|---|",
     ]
-    names = dict.fromkeys([*result["train_by_corpus"], *result["validation_by_corpus"]])
+    earlier = _earlier(config)
+    trained, validated = _counts([result, *earlier])
     lines += [
-        f"| {name} | {_LICENCES.get(name, 'unknown')} | {result['train_by_corpus'].get(name, 0)} | "
-        f"{result['validation_by_corpus'].get(name, 0)} |"
-        for name in names
+        f"| {name} | {_LICENCES.get(name, 'unknown')} | {trained.get(name, 0)} | "
+        f"{validated.get(name, 0)} |"
+        for name in dict.fromkeys([*trained, *validated])
     ]
     lines += ["", "The model carries the strictest of these licences."]
     for corpus, reasons in data.left_out.items():
         for reason, count in reasons.items():
             lines.append(f"Left out of {corpus}: {count} x {reason}.")
-    if data.shared_speakers:
-        lines.append(
-            "Validation shares speakers with training in: " + ", ".join(data.shared_speakers) + "."
-        )
+    shared = dict.fromkeys(name for r in [result, *earlier] for name in r["shared_speakers"])
+    if shared:
+        lines.append("Validation shares speakers with training in: " + ", ".join(shared) + ".")
     if result["constructed"]:
         lines.append(
             "Pairs of voice and words are **constructed**: nobody said these words in this voice."
         )
-    lines += _figures(config, result)
+    if "validation" not in result:
+        lines += ["", "Trained on everything: the figures below are those of runs of the same recipe "
+                  "that left a part out, or of the stages it was built from."]  # fmt: skip
+    for entry in [*([result] if "validation" in result else []), *earlier]:
+        lines += _figures(entry)
     return "\n".join(lines) + "\n"
 
 
-def _figures(config: TrainConfig, result: dict[str, Any]) -> list[str]:
-    if "validation" not in result:
-        return ["", "Trained on everything: there are no validation figures of this very model."]
-    side = f"fold {config.data.fold}" if config.data.fold else "the validation side"
-    lines = ["", f"## Figures on {side}", "", "| corpus | n | UA | macro F1 | weighted F1 | ECE |",
+def _earlier(config: TrainConfig) -> list[dict[str, Any]]:
+    """Metrics of the folds and of the stages that went before, each once."""
+    folders: list[Path] = []
+    for run in map(Path, config.calibration.runs):
+        folders += (
+            sorted(p.parent for p in run.parent.glob("*/metrics.json")) if run.is_dir() else []
+        )
+    for part in ("audio", "text", "bundle"):
+        bundle = getattr(config.pretrained, part)
+        folders += [Path(bundle).parent] if bundle else []
+    return list(_read(dict.fromkeys(folders)))
+
+
+def _read(folders: Iterable[Path]) -> Iterable[dict[str, Any]]:
+    for folder in folders:
+        file = folder / "metrics.json"
+        if file.is_file():
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+            if "validation" in metrics:
+                yield metrics
+
+
+def _counts(results: Sequence[dict[str, Any]]) -> tuple[dict[str, int], dict[str, int]]:
+    """Most items of each corpus that any run has trained on, and validated on."""
+    sides: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    for result in results:
+        for side, key in zip(sides, ("train_by_corpus", "validation_by_corpus"), strict=True):
+            for name, count in result[key].items():
+                side[name] = max(side.get(name, 0), count)
+    return sides
+
+
+def _figures(result: dict[str, Any]) -> list[str]:
+    side = f"fold {result['fold']}" if result["fold"] else "the validation side"
+    if result["leave_corpus_out"]:
+        side = f"{result['leave_corpus_out']}, left out of training"
+    stage = f", stage {result['stage']}" if result["stage"] else ""
+    lines = ["", f"## Figures on {side} ({result['head']}{stage})", "",
+             "| corpus | n | UA | macro F1 | weighted F1 | ECE |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for name, scores in result["validation"].items():
-        if "ua" not in scores:
-            continue
-        interval = result.get("intervals", {}).get(name, {}).get("ua")
-        spread = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        lines.append(
-            f"| {name} | {scores['n']:.0f} | {scores['ua']:.3f}{spread} | {scores['macro_f1']:.3f} | "
-            f"{scores['weighted_f1']:.3f} | {scores['ece']:.3f} |"
-        )
+        if "ua" in scores and name != "all":
+            intervals = result.get("intervals", {}).get(name, {})
+            cells = (
+                _spread(scores[f], intervals.get(f)) for f in ("ua", "macro_f1", "weighted_f1")
+            )
+            lines.append(
+                f"| {name} | {scores['n']:.0f} | {' | '.join(cells)} | {scores['ece']:.3f} |"
+            )
+    own = {n: s["own_words_ua"] for n, s in result["validation"].items() if "own_words_ua" in s}
+    lines += [
+        f"\nWith {name}'s own words told apart (an auxiliary head, not in the bundle): UA {value:.3f}."
+        for name, value in own.items()
+    ]
+    groups = result.get("by_group", {})
+    for kind in ("sex", "language", "speaker"):
+        values = ", ".join(f"{k} {v:.3f}" for k, v in groups.get(kind, {}).items() if v is not None)
+        if values:
+            lines.append(f"\nUA by {kind}: {values}.")
     held_out = result.get("calibration", {}).get("held_out")
     if held_out:
-        lines += ["", f"Calibration error {held_out['ece_before']:.3f} before and "
-                  f"{held_out['ece_after']:.3f} after temperature scaling (fitted on one half of the "
-                  "validation speakers, reported on the other). Intervals: 95 % bootstrap over "
-                  "speakers where they are told, else over items."]  # fmt: skip
-    return lines
+        gain = held_out["gain_from_abstaining_on_20_percent"]
+        lines.append(
+            f"\nCalibration error {held_out['ece_before']:.3f} before and {held_out['ece_after']:.3f} "
+            "after temperature scaling (fitted on one half of the validation speakers, reported on the "
+            f"other); not answering the least certain 20 % changes accuracy by {gain:+.3f}."
+        )
+    return [*lines, *_conditions(result.get("conditions", {}))]
+
+
+def _spread(value: float, interval: list[float] | None) -> str:
+    """``0.61 [0.55, 0.67]``: 95 % bootstrap over speakers where they are told, else over items."""
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _conditions(conditions: dict[str, Any]) -> list[str]:
+    if not conditions:
+        return []
+    kind = "constructed, label-matched" if conditions["constructed"] else "recorded"
+    lines = ["", f"On {conditions['n']} {kind} pairs of voice and words:", "",
+             "| condition | macro F1 | weight of the voice | gate |", "|---|---|---|---|"]  # fmt: skip
+    for name, row in conditions.items():
+        if isinstance(row, dict) and "macro_f1" in row:
+            lines.append(
+                f"| {name.replace('_', ' ')} | {row['macro_f1']:.3f} | {row['audio_weight']:.3f} | "
+                f"{row['gate']:.3f} |"
+            )
+    rho = conditions["rank_correlation"]
+    told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in rho.items() if v is not None)
+    return [*lines, "", "Rank correlation between the weight of the voice and what removing the voice "
+            f"costs: {told}."]  # fmt: skip
