@@ -30,6 +30,10 @@ class Envelope:
         """Take samples [frames] or [frames, channels] that begin `start` seconds into the bag."""
         if len(samples) == 0:
             return
+        if len(samples) <= 1.01 * self.step * rate:
+            # The usual message of 10 or 20 ms is one point; where exactly in it cannot be seen.
+            self._raise(int(max(0.0, start) / self.step), float(np.abs(samples).max()))
+            return
         magnitude = np.abs(samples)
         if magnitude.ndim == 2:
             magnitude = magnitude.max(axis=1)
@@ -39,16 +43,27 @@ class Envelope:
             self._halve()
             places //= 2
         last = int(places.max())
-        if last >= len(self._peaks):
-            grown = np.zeros(min(_MOST_POINTS, max(last + 1, 2 * len(self._peaks))), np.float32)
-            grown[: len(self._peaks)] = self._peaks
-            self._peaks = grown
+        self._reserve(last)
         # Places do not fall within a message, so each point's samples lie next to one another.
         firsts = np.flatnonzero(np.diff(places, prepend=-1))
         peaks = np.maximum.reduceat(magnitude, firsts)
         at = places[firsts]
         self._peaks[at] = np.maximum(self._peaks[at], peaks)
         self._count = max(self._count, last + 1)
+
+    def _raise(self, place: int, peak: float) -> None:
+        while place >= _MOST_POINTS:
+            self._halve()
+            place //= 2
+        self._reserve(place)
+        self._peaks[place] = max(self._peaks[place], peak)
+        self._count = max(self._count, place + 1)
+
+    def _reserve(self, last: int) -> None:
+        if last >= len(self._peaks):
+            grown = np.zeros(min(_MOST_POINTS, max(last + 1, 2 * len(self._peaks))), np.float32)
+            grown[: len(self._peaks)] = self._peaks
+            self._peaks = grown
 
     def _halve(self) -> None:
         points = self._peaks[: len(self._peaks) // 2 * 2].reshape(-1, 2).max(axis=1)

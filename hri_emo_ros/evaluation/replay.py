@@ -304,8 +304,7 @@ class _BagSource:
         self.envelope.add(samples, start, self._output_rate or rate)
         if self._progress is not None:
             self._progress(self._bag.seconds(event.receive_ns), self._bag.duration)
-        data = event.data if self._disturb is None else samples
         # What a resampler holds back comes with the next message: stamps no longer fit.
         stamp_ns = event.stamp_ns if self._output_rate is None or not self._started else None
         self._started = self._started or len(samples) > 0
-        return AudioMessage(data, stamp_ns, received=not event.stamped)
+        return AudioMessage(samples, stamp_ns, received=not event.stamped)

@@ -1,0 +1,34 @@
+"""The bench measures what it says it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hri_emo_ros.cli.main import main
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_the_bench_reports_stages_speed_and_memory(tiny_bundle: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(
+        f"path,emotion\n{DATA / 'lj_LJ001-0008.flac'},neutral\n{DATA / 'emodb_11a02Wc.flac'},angry\n"
+    )
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "--hours", "0.004", "--manifest", str(manifest), "--json", str(out)]
+    assert main([*arguments, "--bundle", str(tiny_bundle)]) == 0
+    result = json.loads(out.read_text())
+    assert result["speed"]["median"] > 0
+    assert all(stage["median"] > 0 for stage in result["stages"].values())
+    assert len(result["memory"]["points"]) > 5
+    assert result["memory"]["utterances"] >= 2
+    # No assertion on speed; memory far beyond the target would be a leak even on a slow machine.
+    assert result["memory"]["peak_mb"] < 2048
+
+
+def test_a_length_out_of_bounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--hours", "0"]) == 2
+    assert "--hours is 0, must be 0.001 to 48" in capsys.readouterr().err
