@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
-from hri_emo_msgs.msg import EmotionState
+from hri_emo_msgs.msg import EmotionState, Speech
 from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bags import AudioBag
@@ -22,11 +22,10 @@ from hri_emo_ros.types import FloatArray
 from hri_emo_ros.view import picture as pictures
 from hri_emo_ros.view.terminal import Shown, from_message, history_table, screen
 
-LAST_WAIT = 6.0
-"""Longest wait for the last final state after the recording's end, seconds: the pause, the words
-and a slow machine."""
-QUIET = 2.0
-"""A recording whose last utterance is final has nothing more to say after so long, seconds."""
+LAST_WAIT = 20.0
+"""Longest wait for the last final state after the recording's end, seconds, on a slow machine."""
+QUIET = 1.5
+"""Seconds after the recording's end in which its last chunks may still arrive."""
 
 
 class Demo:
@@ -59,6 +58,8 @@ class Demo:
         self._domain, self._single, self._live = domain, single_process, live
         self._console = Console()
         self._states: list[EmotionState] = []
+        self._heard: set[int] = set()
+        """Utterances that have begun."""
 
     def run(self) -> int:
         """Returns 0 when at least one final state came.
@@ -122,6 +123,9 @@ class Demo:
         graph.node.create_subscription(
             EmotionState, "emotion_state", self._states.append, qos.EMOTION
         )
+        graph.node.create_subscription(
+            Speech, "speech", lambda chunk: self._heard.add(chunk.utterance_id), qos.SPEECH
+        )
         player = BagPlayer(graph.node, self._recording, self._speed)
         if not graph.spin_until(player.ready, 15.0):
             raise HriEmoError(f"speech_node does not listen: {graph.output('speech_node')}")
@@ -140,13 +144,9 @@ class Demo:
 
     def _follow(self, graph: Graph, player: BagPlayer, live: Live | None) -> None:
         printed = 0
-        ended = last = 0.0
+        ended = 0.0
         while True:
-            count = len(self._states)
             graph.spin(0.1)
-            now = time.monotonic()
-            if len(self._states) > count:
-                last = now
             shown = [from_message(message, player.start_ns) for message in self._states]
             finals = [state for state in shown if state.final]
             if live is not None:
@@ -156,9 +156,10 @@ class Demo:
                 self._console.print(state.line, highlight=False, soft_wrap=True)
             printed = len(finals)
             if player.finished.is_set():
-                ended = ended or now
-                settled = bool(shown) and shown[-1].final and now - max(last, ended) > QUIET
-                if settled or now - ended > LAST_WAIT:
+                ended = ended or time.monotonic()
+                waited = time.monotonic() - ended
+                complete = self._heard <= {state.utterance for state in finals}
+                if waited > LAST_WAIT or (complete and waited > QUIET):
                     return
 
     def _draw(self, shown: list[Shown]) -> None:
