@@ -173,7 +173,9 @@ def _weights(axis: Any, finals: Sequence[Shown]) -> None:
     axis.set_yticks([0.0, 0.5, 1.0])
     axis.set_ylabel("weight")
     if finals:
-        axis.legend(loc="upper left", bbox_to_anchor=(0.0, 1.0), fontsize=7, framealpha=0.9)
+        axis.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=7, ncols=2, frameon=False
+        )
     axis.set_xlabel("time, s   (ms: from the end of speech to the final state)")
 
 
