@@ -10,7 +10,8 @@ import pytest
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
-from hri_emo_ros.evaluation.tune import RememberingRecogniser, parse_choices
+from hri_emo_ros.evaluation.tune import RememberingRecogniser
+from hri_emo_ros.evaluation.tune_choices import parse_choices
 from hri_emo_ros.parameters import load_parameters
 from hri_emo_ros.types import FloatArray, SignalQuality, Transcript
 

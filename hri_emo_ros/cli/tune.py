@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     parameters = pipeline_parameters(args)
     from hri_emo_ros.evaluation.bags import AudioBag
     from hri_emo_ros.evaluation.replay import Replayer
-    from hri_emo_ros.evaluation.tune import Recording, Tuner, parse_choices, write_yaml
+    from hri_emo_ros.evaluation.tune import Recording, Tuner, write_yaml
+    from hri_emo_ros.evaluation.tune_choices import parse_choices
 
     choices = parse_choices(args.parameters)
     for bag in args.bags:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hri_emo_ros import __version__
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.engine import EmotionEngine
-from hri_emo_ros.evaluation.bags import AudioBag, RecordedAudio, TruncatedBagError
+from hri_emo_ros.evaluation.bag_source import BagSource, Disturbance
+from hri_emo_ros.evaluation.bags import AudioBag
 from hri_emo_ros.evaluation.envelope import Envelope
 from hri_emo_ros.evaluation.labels import Label, check_within, read_labels
 from hri_emo_ros.evaluation.matching import Match, match_labels, segmentation
@@ -21,14 +21,10 @@ from hri_emo_ros.evaluation.scores import Answers, latency, score
 from hri_emo_ros.evaluation.utterances import HeardUtterance, UtteranceLog
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import (
-    AudioMessage,
-    Input,
     Record,
-    RobotSpeaking,
     UtteranceJoiner,
     run_offline,
 )
-from hri_emo_ros.types import FloatArray
 
 Parameters = Mapping[str, Mapping[str, Value]]
 """Node name -> parameter name -> value, complete, as `parameters.load_parameters` returns them."""
@@ -36,16 +32,6 @@ Parameters = Mapping[str, Mapping[str, Value]]
 
 _VAD_BATCH = 32
 """Frames for the voice detector at once: nobody waits for a single one here."""
-
-
-class Disturbance(Protocol):
-    """Something that happens to the sound between the recording and the pipeline."""
-
-    def __call__(self, samples: FloatArray, sample_rate: int) -> FloatArray:
-        """[frames, channels] in and out, message by message.
-
-        As many frames come out as go in, unless the object has an `output_rate` (Hz).
-        """
 
 
 @dataclass
@@ -207,7 +193,7 @@ class Replayer:
         self.engine.configure(dict(parameters["emotion_node"]))
         with AudioBag(path, topic) as bag:
             reference = read_reference(bag, labels, label_topic, self.engine.labels)
-            source = _BagSource(bag, parameters["speech_node"], disturb, progress)
+            source = BagSource(bag, parameters["speech_node"], disturb, progress)
             front_end = AudioFrontEnd(parameters["speech_node"], batch=_VAD_BATCH)
             joiner = UtteranceJoiner(
                 self.engine, parameters["emotion_node"], lambda outcome: None, live=False
@@ -243,68 +229,3 @@ def read_reference(
     if labels is not None:
         return check_within(read_labels(labels, known), bag.duration, f"labels '{labels}'")
     return bag.labels(label_topic, known) or None
-
-
-class _BagSource:
-    """Turns a bag into the pipeline's inputs and keeps what the report shows of the sound."""
-
-    def __init__(
-        self,
-        bag: AudioBag,
-        parameters: Mapping[str, Value],
-        disturb: Disturbance | None,
-        progress: Callable[[float, float], None] | None,
-    ) -> None:
-        self._bag, self._disturb, self._progress = bag, disturb, progress
-        self._output_rate: int | None = getattr(disturb, "output_rate", None)
-        self._use_info = bool(parameters["audio.use_info"])
-        self._format = PcmFormat(
-            int(parameters["audio.sample_rate"]),  # type: ignore[arg-type]
-            int(parameters["audio.channels"]),  # type: ignore[arg-type]
-            str(parameters["audio.sample_format"]),
-        )
-        self._decoder = PcmDecoder(self._format)
-        self._started = False
-        self.envelope = Envelope()
-        self.truncated = ""
-        self.seconds = 0.0
-        """Audio handed out so far, in the bag's time."""
-
-    def inputs(self) -> Iterator[Input]:
-        told = self._bag.format if self._use_info else None
-        yield self._switch(told or self._format)
-        try:
-            for event in self._bag.events():
-                if isinstance(event, RobotSpeaking):
-                    yield event
-                    continue
-                if event.format is not None and event.format != self._format:
-                    yield self._switch(event.format)
-                yield self._message(event)
-        except TruncatedBagError as error:
-            self.truncated = str(error)
-        if self._progress is not None:
-            self._progress(self._bag.duration, self._bag.duration)
-
-    def _switch(self, pcm_format: PcmFormat) -> PcmFormat:
-        self._format = pcm_format
-        self._decoder = PcmDecoder(pcm_format)
-        # A disturbance may be another microphone's rate.
-        return replace(pcm_format, sample_rate=self._output_rate or pcm_format.sample_rate)
-
-    def _message(self, event: RecordedAudio) -> AudioMessage:
-        samples = self._decoder.decode(event.data)
-        rate = self._format.sample_rate
-        start = (event.stamp_ns - self._bag.origin_ns) * 1e-9
-        if not event.stamped:
-            start -= len(samples) / rate
-        self.seconds = max(self.seconds, start + len(samples) / rate)
-        if self._disturb is not None:
-            samples = self._disturb(samples, rate)
-        self.envelope.add(samples, start, self._output_rate or rate)
-        if self._progress is not None:
-            self._progress(self._bag.seconds(event.receive_ns), self._bag.duration)
-        # What a resampler holds back comes with the next message: stamps no longer fit.
-        stamp_ns = event.stamp_ns if self._output_rate is None or not self._started else None
-        self._started = self._started or len(samples) > 0
-        return AudioMessage(samples, stamp_ns, received=not event.stamped)

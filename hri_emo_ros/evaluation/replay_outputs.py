@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -101,20 +102,21 @@ def finish(run: ReplayRun, out: Path | None, json: Path | None) -> None:
     Raises:
         TruncatedBagError: last of all, where the bag broke off.
     """
+    summary = run.summary()
     if out is not None:
         extra = [ablation_section(run.extra["ablation"])] if "ablation" in run.extra else []
-        print(write_report(run, out, extra))
+        print(write_report(run, out, extra, summary))
     if json is not None:
-        write_json(json, run.summary())
+        write_json(json, summary)
     if str(json) != "-":
-        print_summary(run)
+        print_summary(run.bag.name, summary)
     if run.truncated:
         raise TruncatedBagError(run.truncated)
 
 
-def print_summary(run: ReplayRun) -> None:
+def print_summary(name: str, summary: Mapping[str, Any]) -> None:
     """The figures that matter, as a small table."""
-    table = Table(title=f"Replay of {run.bag.name}", show_header=False, title_justify="left")
-    for name, value in headline(run.summary()):
-        table.add_row(name, value)
+    table = Table(title=f"Replay of {name}", show_header=False, title_justify="left")
+    for row in headline(summary):
+        table.add_row(*row)
     Console().print(table)

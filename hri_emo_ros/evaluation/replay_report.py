@@ -37,15 +37,21 @@ _FIGURE_NAMES = {
 }
 
 
-def write_report(run: ReplayRun, folder: Path, extra: Sequence[Section] = ()) -> Path:
+def write_report(
+    run: ReplayRun,
+    folder: Path,
+    extra: Sequence[Section] = (),
+    summary: Mapping[str, Any] | None = None,
+) -> Path:
     """Write ``report.html`` and ``report.json`` into a folder; returns the page.
 
     Args:
         run: what was measured.
         folder: made if need be.
         extra: more sections, behind the emotions.
+        summary: of the run, where it has been made already (its intervals take a moment).
     """
-    summary = run.summary()
+    summary = summary or run.summary()
     write_json(folder / "report.json", summary)
     page = folder / "report.html"
     minutes, seconds = divmod(run.duration, 60)

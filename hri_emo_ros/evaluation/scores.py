@@ -59,17 +59,15 @@ class Answers:
         names = [match.label.speaker for match in self.matches]
         return names if names and all(names) else None
 
-    def figure(self, name: str, which: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
+    def figure(self, name: str) -> dict[str, Any]:
         """One of `FIGURES` with its 95 % bootstrap interval over speakers (or over labels)."""
         targets, predictions = self.targets, self.predictions
-        groups = self.groups
-        if which is not None:
-            targets, predictions = targets[which], predictions[which]
-            groups = [g for g, w in zip(groups, which, strict=True) if w] if groups else None
         if len(targets) == 0:
             return {"value": None, "low": None, "high": None}
         interval = metrics.bootstrap_interval(
-            lambda drawn: FIGURES[name](targets[drawn], predictions[drawn]), len(targets), groups
+            lambda drawn: FIGURES[name](targets[drawn], predictions[drawn]),
+            len(targets),
+            self.groups,
         )
         return rounded(asdict(interval))
 
@@ -102,7 +100,12 @@ def score(
         "answered": {
             "utterances": int(answers.answered.sum()),
             "coverage": rounded(float(answers.answered.mean())) if len(right) else None,
-            **{name: answers.figure(name, answers.answered)["value"] for name in FIGURES},
+            **{
+                name: rounded(
+                    figure(answers.targets[answers.answered], answers.predictions[answers.answered])
+                )
+                for name, figure in FIGURES.items()
+            },
         },
         "chance_ua": rounded(metrics.chance_ua(answers.targets)),
         "majority": rounded(metrics.majority(answers.targets)),

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.bag_source import Disturbance
 from hri_emo_ros.evaluation.bags import AudioBag
 from hri_emo_ros.evaluation.disturb import AddNoise, Gain, Resample, SpokenWords, Telephone
-from hri_emo_ros.evaluation.replay import Disturbance, Replayer, ReplayRun, read_reference
+from hri_emo_ros.evaluation.replay import Replayer, ReplayRun, read_reference
 from hri_emo_ros.pipeline import Record
 from hri_emo_ros.types import SpeechChunk
 
