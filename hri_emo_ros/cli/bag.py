@@ -57,5 +57,7 @@ def run(args: argparse.Namespace) -> int:
         repeat=args.repeat, shuffle=args.shuffle,
     )  # fmt: skip
     labels = make_bag(recipe, args.out)
-    print(f"{args.out}: {len(labels)} labelled stretches, {labels[-1].end:.1f} s; labels.csv beside")
+    print(
+        f"{args.out}: {len(labels)} labelled stretches, {labels[-1].end:.1f} s; labels.csv beside"
+    )
     return 0

@@ -125,10 +125,10 @@ def bars(
     high: Sequence[float | None] = (),
     reference: float | None = None,
     limit: float = 1.0,
-    width: int = 620,
+    width: int = 660,
 ) -> str:
     """Horizontal bars in [0, limit] with intervals; `reference` is a dashed line (chance)."""
-    row, left, right = 26, 232, 64
+    row, left, right = 26, 262, 64
     height = row * len(names) + 30
     span = width - left - right
     scale = span / limit
