@@ -7,6 +7,7 @@ replay and the integration tests use it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import random
 import shutil
@@ -293,7 +294,10 @@ class Graph:
             self.node = None
         if self.context is not None:
             self.context.try_shutdown()
+            self.context.destroy()
             self.context = None
+            # The node is full of cycles; while it exists, DDS keeps its shared memory.
+            gc.collect()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

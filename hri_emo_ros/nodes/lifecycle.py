@@ -219,6 +219,21 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
         )
         return 2
     rclpy.init(args=arguments)
+    try:
+        _run_nodes(makers, "--autostart" in own)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+        # The nodes are full of cycles; while they exist, DDS keeps its shared memory.
+        gc.collect()
+        rclpy.get_default_context().destroy()
+        # The interpreter would search all of torch for garbage again and again before it ends.
+        gc.freeze()
+    return 0
+
+
+def _run_nodes(makers: Sequence[Callable[[], HriNode]], autostart: bool) -> None:
     nodes: list[HriNode] = []
     # Single-threaded: callbacks only append to queues, and several threads take turns badly.
     executor = SingleThreadedExecutor()
@@ -226,24 +241,18 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
         for make in makers:
             nodes.append(make())
             executor.add_node(nodes[-1])
-        if "--autostart" in own:
+        if autostart:
             ready = [n for n in nodes if n.trigger_configure() == TransitionCallbackReturn.SUCCESS]
             # Listeners before speakers, so that the first message finds its receiver.
             for node in reversed(ready):
                 node.trigger_activate()
         _spin(executor, nodes)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     finally:
         for node in nodes:
             node.guarded("shutdown", node.finish)
         executor.shutdown(timeout_sec=1.0)
         for node in nodes:
             node.destroy_node()
-        rclpy.try_shutdown()
-        # The interpreter would search all of torch for garbage before it ends: seconds, for nothing.
-        gc.freeze()
-    return 0
 
 
 def _spin(executor: SingleThreadedExecutor, nodes: Sequence[HriNode]) -> None:
