@@ -110,10 +110,7 @@ class Demo:
 
     def _parameters(self) -> dict[str, dict[str, Value]]:
         words: Value = "none" if self._asr == "none" else "transcript"
-        # Shared and small machines recognise slower than they play: wait for the words a little.
-        parameters: dict[str, dict[str, Value]] = {
-            "emotion_node": {"transcript.source": words, "final.hold": 3.0}
-        }
+        parameters: dict[str, dict[str, Value]] = {"emotion_node": {"transcript.source": words}}
         if self._asr != "none":
             parameters["asr_node"] = {"asr.backend": self._asr, "whisper.model": self._whisper}
         return parameters

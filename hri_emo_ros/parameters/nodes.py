@@ -230,7 +230,7 @@ EMOTION_NODE: tuple[Parameter, ...] = (
     ),
     P(
         "final.hold",
-        1.5,
+        3.0,
         "Longest wait for the words after the end of speech, s; then voice alone speaks.",
         0.0,
         30.0,
