@@ -373,7 +373,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better(root, tmp_path):
 def test_two_processes_train_together_under_torchrun(root, tmp_path):
     config = tmp_path / "two.yaml"
     config.write_text(
-        yaml.safe_dump(VOICE | {"name": "two", "optim": VOICE["optim"] | {"epochs": 2}})
+        yaml.safe_dump(VOICE | {"name": "two", "optim": VOICE["optim"] | {"epochs": 1}})
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                "-m", "hri_emo_ros.cli.main", "train", str(config), "--data-root", str(root),

@@ -10,6 +10,9 @@ from typing import Any
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.data import Data
 
+_STRICTEST_FIRST = ("CC BY-NC-SA 4.0", "CC BY-SA 4.0", "CC BY 4.0")
+"""Licences of speech data that pass on to what is made of it."""
+
 _LICENCES = {
     "ravdess": "CC BY-NC-SA 4.0",
     "nemo": "CC BY-NC-SA 4.0",
@@ -63,7 +66,9 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
         f"{validated.get(name, 0)} |"
         for name in dict.fromkeys([*trained, *validated])
     ]
-    lines += ["", "The model carries the strictest of these licences."]
+    licences = {_LICENCES.get(name, "unknown") for name in trained}
+    strictest = next((k for k in _STRICTEST_FIRST if k in licences), "the strictest of these")
+    lines += ["", f"Licence of these weights: {strictest}, as the strictest of their data's."]
     for corpus, reasons in data.left_out.items():
         for reason, count in reasons.items():
             lines.append(f"Left out of {corpus}: {count} x {reason}.")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hri_emo_ros.training.trainer import Trainer
 
 METRICS_FILE, BUNDLE = "metrics.json", "bundle"
+_SMALLEST_GROUP = 20
+"""Utterances of a group; below that its recall is chance."""
 
 
 def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _on_rows(
 
 
 def _by_group(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """UA by speaker's sex, by language and by speaker."""
+    """UA by speaker's sex, by language and by speaker, of groups large enough to say anything."""
     answer, true = predictions.logits.argmax(1), predictions.classes
     result: dict[str, dict[str, float]] = {}
     for kind in ("sex", "language", "speaker"):
@@ -153,7 +155,7 @@ def _by_group(predictions: Predictions) -> dict[str, dict[str, float]]:
         result[kind] = {
             str(name): metrics.ua(true[names == name], answer[names == name])
             for name in sorted(set(names.tolist()))
-            if name
+            if name and np.count_nonzero(names == name) >= _SMALLEST_GROUP
         }
     return result
 
