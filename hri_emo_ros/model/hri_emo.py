@@ -215,6 +215,12 @@ class HriEmoFusion(nn.Module):
             evidence = evidence.detached()
         beta = self.gate(evidence, batch, audio_present, text_present)
 
+        g = beta.mean(-1, keepdim=True)
+        if self.unimodal_path and not self.training and not (audio_present & text_present).any():
+            # The queries' factor g (1 - g) is exactly 0: provisional states, which have no words yet,
+            # need not pay for the decoder.
+            return self._experts(g, evidence) * (audio_present | text_present), beta, None
+
         audio, text = self.project_audio(encoded.audio), self.project_text(encoded.text)
         looked: list[Tensor] = []
         for block in self.blocks:
@@ -231,20 +237,20 @@ class HriEmoFusion(nn.Module):
             dim=1,
         )
         mask = torch.cat([audio_mask, text_mask, audio_present | text_present], dim=1)
-        g = beta.mean(-1, keepdim=True)
         bias = torch.cat(
             [_share(g, audio_mask), _share(1 - g, text_mask), torch.zeros_like(g)], dim=1
         )
         logits = self.decoder(memory, mask, bias)
         if self.unimodal_path:
-            logits = (
-                g * (2 - g) * evidence.audio_logits
-                + (1 - g) * (1 + g) * evidence.text_logits
-                + 4 * g * (1 - g) * logits
-            )
+            logits = self._experts(g, evidence) + 4 * g * (1 - g) * logits
         # With nothing to judge by, the only honest answer is a uniform one.
         logits = logits * (audio_present | text_present)
         return logits, beta, torch.stack(looked).mean(0) if looked else None
+
+    @staticmethod
+    def _experts(g: Tensor, evidence: UnimodalEvidence) -> Tensor:
+        """What the unimodal answers add up to under the gate [B, 1]: logits [B, L]."""
+        return g * (2 - g) * evidence.audio_logits + (1 - g) * (1 + g) * evidence.text_logits
 
 
 def _share(gate: Tensor, mask: Tensor) -> Tensor:
