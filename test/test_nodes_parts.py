@@ -270,3 +270,23 @@ def test_an_idle_worker_is_called_now_and_then() -> None:
     began = time.monotonic()
     worker.stop()
     assert time.monotonic() - began < 5.0
+
+
+def test_a_node_may_warn_and_then_report_an_error() -> None:
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    from hri_emo_ros.nodes.diagnostics import Diagnostics, Level
+
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        node = Node("warns", context=context)
+        diagnostics = Diagnostics(node, dict)
+        diagnostics.failure("first", "a warning", Level.WARN)
+        diagnostics.failure("second", "an error", Level.ERROR)
+        assert diagnostics.status().level == bytes([Level.ERROR])
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)

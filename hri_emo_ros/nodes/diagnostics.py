@@ -114,7 +114,11 @@ class Diagnostics:
                 return
             self._logged[kind] = now
         logger = self._node.get_logger()
-        (logger.error if level is Level.ERROR else logger.warning)(text)
+        # A call of its own for each severity: rclpy raises where one line of code changes it.
+        if level is Level.ERROR:
+            logger.error(text)
+        else:
+            logger.warning(text)
 
 
 def _text(value: object) -> str:
