@@ -1,16 +1,19 @@
 # Copyright 2026 hri_emo_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A compact voice encoder, trained from scratch: waveform -> log-mel -> hidden states at 25 Hz.
+"""A compact voice encoder in the shape of Whisper's first layers: waveform -> log-mel -> states at 25 Hz.
 
-It stands where a pre-trained WavLM or wav2vec 2.0 would stand, with a hundredth of the parameters,
-and keeps their interface: ``input_values`` and a sample ``attention_mask`` in,
-``last_hidden_state`` out. Three properties hold by construction rather than by training:
+Two convolutions and a few Transformer layers over mel frames (Radford et al. 2022, arXiv:2212.04356),
+thin enough for a robot's CPU, so that weights can be cut out of a pretrained Whisper
+(`training.prune_audio_encoder`). It keeps the interface of transformers' speech encoders:
+``input_values`` and a sample ``attention_mask`` in, ``last_hidden_state`` out. Three properties hold
+by construction rather than by training:
 
 * level: powers are divided by the level of the utterance's loud frames, and the floor is relative
   to it;
-* silence: frames before the first and after the last active frame take no part in what follows;
+* silence: frames before the first and after the last active frame take no part in what follows,
+  and positions count from the first active frame;
 * padding: an item in a padded batch gives what it gives alone, because invalid frames are zero
-  before every convolution.
+  before every convolution and hidden from attention.
 
 Attentive statistics pooling follows Okabe et al. 2018 (arXiv:1803.10963).
 """
@@ -19,7 +22,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import BoolTensor, FloatTensor, LongTensor, Tensor, nn
@@ -28,27 +30,25 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 
 _TINY = 1e-12  # keeps divisions and logarithms finite on digital silence
+_WAVELENGTH = 10_000.0  # of the slowest position code, in frames, as in Whisper
 
 
 class CompactAudioConfig(PreTrainedConfig):
-    """Configuration of `CompactAudioEncoder`.
+    """Configuration of `CompactAudioEncoder`. Defaults of the spectrogram are Whisper's.
 
     Args:
         sampling_rate: of the waveform, in Hz.
-        n_fft, win_length, hop_length: of the short-time Fourier transform, in samples. The 40 ms
-            window resolves the harmonics of most voices, so that the network sees the pitch.
-        num_mel_bins, f_min, f_max: mel filter bank (HTK scale; Hz).
+        n_fft, hop_length: of the short-time Fourier transform, in samples.
+        num_mel_bins, f_min, f_max: mel filter bank (Slaney's scale and normalisation; Hz).
         floor_db: soft floor below the utterance's level; hides the recording chain's own noise.
         active_db: frames further than this below the level of the utterance are silence.
         active_margin: silent frames kept before the first and after the last active one. Above 0
             a clip that starts with speech differs from the same clip after a second of silence.
-        stem_channels: channels of the 2-D convolutions. The first has a kernel of 5 frames by 7
-            bins and strides of 2 and 4, which is most of what makes this encoder fast; each later
-            one, 3 by 3, halves the mel axis.
         hidden_size: width of the hidden states.
-        num_hidden_layers: residual 1-D convolution blocks over time.
-        conv_kernel_size: their kernel, in frames of the output rate.
-        hidden_dropout: share of the channels hidden per utterance in training.
+        num_hidden_layers: Transformer layers.
+        num_attention_heads, head_size: of each layer; their product may be below `hidden_size`.
+        intermediate_size: units of each feed-forward block.
+        hidden_dropout: share of the values hidden in training, at the end of each block.
     """
 
     model_type = "hri_emo_compact_audio"
@@ -56,29 +56,29 @@ class CompactAudioConfig(PreTrainedConfig):
     def __init__(
         self,
         sampling_rate: int = 16000,
-        n_fft: int = 1024,
-        win_length: int = 640,
-        hop_length: int = 320,
-        num_mel_bins: int = 64,
-        f_min: float = 60.0,
-        f_max: float = 7600.0,
+        n_fft: int = 400,
+        hop_length: int = 160,
+        num_mel_bins: int = 80,
+        f_min: float = 0.0,
+        f_max: float = 8000.0,
         floor_db: float = 60.0,
         active_db: float = 40.0,
         active_margin: int = 0,
-        stem_channels: tuple[int, ...] = (32, 48, 64),
-        hidden_size: int = 144,
-        num_hidden_layers: int = 3,
-        conv_kernel_size: int = 5,
+        hidden_size: int = 512,
+        num_hidden_layers: int = 2,
+        num_attention_heads: int = 4,
+        head_size: int = 64,
+        intermediate_size: int = 768,
         hidden_dropout: float = 0.1,
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate
-        self.n_fft, self.win_length, self.hop_length = n_fft, win_length, hop_length
+        self.n_fft, self.hop_length = n_fft, hop_length
         self.num_mel_bins, self.f_min, self.f_max = num_mel_bins, f_min, f_max
         self.floor_db, self.active_db, self.active_margin = floor_db, active_db, active_margin
-        self.stem_channels = list(stem_channels)
         self.hidden_size, self.num_hidden_layers = hidden_size, num_hidden_layers
-        self.conv_kernel_size, self.hidden_dropout = conv_kernel_size, hidden_dropout
+        self.num_attention_heads, self.head_size = num_attention_heads, head_size
+        self.intermediate_size, self.hidden_dropout = intermediate_size, hidden_dropout
         super().__init__(**kwargs)
 
 
@@ -90,56 +90,34 @@ class CompactAudioOutput(BaseModelOutput):
     frame_mask: BoolTensor | None = None
 
 
-class ChannelDropout(nn.Module):
-    """Hides whole channels of an item [B, F, d]: cheaper than nn.Dropout, a draw per value."""
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward block, each on the normalised stream and added to it.
 
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        return x * nn.functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.p)
-
-
-class StemBlock(nn.Module):
-    """Strided 2-D convolution over time and mel, batch normalisation, ReLU. [B, C, F, M]"""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int]
-    ) -> None:
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
-        self.norm = nn.BatchNorm2d(channels_out)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.norm(self.conv(x)).mul_(mask[:, None, :, None]).relu_()
-
-
-class TemporalBlock(nn.Module):
-    """Residual 1-D convolution over time, its channels gated by the whole utterance. [B, F, d]
-
-    The gate (squeeze and excitation, Hu et al. 2018) is the only place where distant frames meet
-    before the pooling.
+    [B, F, d], mask [B, F] -> [B, F, d].
     """
 
-    def __init__(self, size: int, kernel: int, dropout: float) -> None:
+    def __init__(self, config: CompactAudioConfig) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(size, size, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm1d(size)
-        self.gate = nn.Sequential(
-            nn.Linear(size, size // 4), nn.ReLU(), nn.Linear(size // 4, size), nn.Sigmoid()
-        )
-        self.project = nn.Linear(size, size)
-        self.dropout = ChannelDropout(dropout)
+        c = config
+        self.heads, inner = c.num_attention_heads, c.num_attention_heads * c.head_size
+        self.attention_norm = nn.LayerNorm(c.hidden_size)
+        self.query_key_value = nn.Linear(c.hidden_size, 3 * inner)
+        self.attention_out = nn.Linear(inner, c.hidden_size)
+        self.feedforward_norm = nn.LayerNorm(c.hidden_size)
+        self.feedforward_in = nn.Linear(c.hidden_size, c.intermediate_size)
+        self.feedforward_out = nn.Linear(c.intermediate_size, c.hidden_size)
+        self.dropout = nn.Dropout(c.hidden_dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        y = nn.functional.gelu(self.norm(self.conv(x.transpose(1, 2)))).transpose(1, 2)
-        mean = (y * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
-        y = self.project(y * self.gate(mean)[:, None])
-        return (x + self.dropout(y)) * mask[..., None]
+        q, k, v = (
+            self.query_key_value(self.attention_norm(x))
+            .unflatten(-1, (3, self.heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        x = x + self.dropout(self.attention_out(y.transpose(1, 2).flatten(2)))
+        y = nn.functional.gelu(self.feedforward_in(self.feedforward_norm(x)))
+        return x + self.dropout(self.feedforward_out(y))
 
 
 class AttentiveStatisticsPooling(nn.Module):
@@ -167,46 +145,37 @@ class CompactAudioEncoder(PreTrainedModel):
 
     config_class = CompactAudioConfig
     main_input_name = "input_values"
+    stride = 4
+    """Mel frames per hidden state: the second convolution and the pooling behind it halve twice."""
 
     def __init__(self, config: CompactAudioConfig) -> None:
         super().__init__(config)
         c = config
         bank = mel_filter_bank(
-            c.n_fft // 2 + 1, c.num_mel_bins, c.f_min, c.f_max, c.sampling_rate, mel_scale="htk"
-        )
+            c.n_fft // 2 + 1, c.num_mel_bins, c.f_min, c.f_max, c.sampling_rate,
+            norm="slaney", mel_scale="slaney",
+        )  # fmt: skip
         # Persistent, although they follow from the configuration: `from_pretrained` builds on the
         # meta device, where they would be lost.
         self.register_buffer("mel_bank", torch.tensor(bank, dtype=torch.float32))
-        self.register_buffer("window", torch.hann_window(c.win_length))
-        sizes = [2, *c.stem_channels]
-        self.stem = nn.ModuleList(
-            StemBlock(a, b, *(((5, 7), (2, 4)) if i == 0 else ((3, 3), (1, 2))))
-            for i, (a, b) in enumerate(pairwise(sizes))
-        )
-        bins = c.num_mel_bins
-        for block in self.stem:
-            bins = math.ceil(bins / block.conv.stride[1])
-        self.project = nn.Linear(sizes[-1] * bins, c.hidden_size)
-        self.norm_in = nn.LayerNorm(c.hidden_size)
-        self.dropout = ChannelDropout(c.hidden_dropout)
-        self.layers = nn.ModuleList(
-            TemporalBlock(c.hidden_size, c.conv_kernel_size, c.hidden_dropout)
-            for _ in range(c.num_hidden_layers)
-        )
+        self.register_buffer("window", torch.hann_window(c.n_fft))
+        self.conv1 = nn.Conv1d(c.num_mel_bins, c.hidden_size, 3, padding=1)
+        self.conv2 = nn.Conv1d(c.hidden_size, c.hidden_size, 3, stride=2, padding=1)
+        self.layers = nn.ModuleList(EncoderLayer(c) for _ in range(c.num_hidden_layers))
         self.norm_out = nn.LayerNorm(c.hidden_size)
         self.post_init()
 
     @property
     def frame_rate(self) -> float:
         """Hidden states per second."""
-        return self.config.sampling_rate / (2 * self.config.hop_length)
+        return self.config.sampling_rate / (self.stride * self.config.hop_length)
 
     def frame_mask(self, sample_mask: Tensor) -> BoolTensor:
         """Hidden states [B, F] that have samples behind them, from the mask of samples [B, T].
 
         Silence around the speech counts as valid here, not in `CompactAudioOutput.frame_mask`.
         """
-        return self._mel_mask(sample_mask)[:, ::2]
+        return self._mel_mask(sample_mask)[:, :: self.stride]
 
     # The name under which transformers' audio models offer the same.
     def _get_feature_vector_attention_mask(
@@ -222,12 +191,12 @@ class CompactAudioEncoder(PreTrainedModel):
     def mel_power(
         self, waveform: Tensor, sample_mask: Tensor | None = None
     ) -> tuple[Tensor, BoolTensor]:
-        """Power per mel bin [B, T', M] at twice the frame rate, and its valid frames [B, T']."""
+        """Power per mel bin [B, T', M] of every frame, and its valid frames [B, T']."""
         if sample_mask is None:
             sample_mask = torch.ones_like(waveform, dtype=torch.long)
         c = self.config
         spectrum = torch.stft(
-            waveform * sample_mask, c.n_fft, c.hop_length, c.win_length, self.window,
+            waveform * sample_mask, c.n_fft, c.hop_length, window=self.window,
             center=True, pad_mode="constant", return_complex=True,
         )  # fmt: skip
         power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.mel_bank
@@ -264,33 +233,44 @@ class CompactAudioEncoder(PreTrainedModel):
         return self.normalise(*self.mel_power(waveform, sample_mask))
 
     def encode(self, log_mel: Tensor, mask: Tensor) -> CompactAudioOutput:
-        """Hidden states of a normalised (and perhaps augmented) log-mel.
-
-        The second input channel is the log-mel less its mean over time: what remains when the
-        channel's equaliser and the speaker's average spectrum are taken out.
-        """
-        weight = mask[..., None].to(log_mel.dtype)
-        mean = (log_mel * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
-        x = torch.stack([log_mel * weight, (log_mel - mean) * weight], dim=1)
-        x = x.contiguous(memory_format=torch.channels_last)  # a tenth faster on a CPU
-        mask = mask[:, ::2].bool()
-        weight = mask.to(log_mel.dtype)
-        for block in self.stem:
-            x = block(x, weight)
-        x = self.dropout(self.norm_in(self.project(x.permute(0, 2, 1, 3).flatten(2))))
-        x = x * weight[..., None]
+        """Hidden states of a normalised (and perhaps augmented) log-mel [B, T', M]."""
+        weight = mask[:, None].to(log_mel.dtype)
+        x = nn.functional.gelu(self.conv1(log_mel.transpose(1, 2) * weight)) * weight
+        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
+        half = mask[:, ::2].bool()
+        x = (x + self._positions(half, x)) * half[..., None]
+        # The mean of two neighbours, or the only one at an end: as good for this task as 50 states a
+        # second and half the work.
+        x, count = _pairs(x).sum(2), _pairs(half[..., None].to(x.dtype)).sum(2)
+        mask = count[..., 0] > 0
+        x = x / count.clamp_min(1)
+        seen = mask | ~mask.any(1, keepdim=True)  # attention over nothing is undefined
         states = [x]
         for layer in self.layers:
-            x = layer(x, weight)
+            x = layer(x, seen)
             states.append(x)
-        x = self.norm_out(x) * weight[..., None]
+        x = self.norm_out(x) * mask[..., None]
         return CompactAudioOutput(last_hidden_state=x, hidden_states=tuple(states), frame_mask=mask)
+
+    def _positions(self, mask: Tensor, like: Tensor) -> Tensor:
+        """Whisper's sinusoids [B, F, d], counted from each row's first valid frame."""
+        step = math.log(_WAVELENGTH) / (like.shape[2] // 2 - 1)
+        rate = torch.exp(-step * torch.arange(like.shape[2] // 2, device=like.device))
+        first = mask.long().argmax(1, keepdim=True)
+        place = torch.arange(like.shape[1], device=like.device)[None] - first
+        angle = place[..., None] * rate
+        return torch.cat([angle.sin(), angle.cos()], dim=2).to(like.dtype)
 
     def forward(
         self, input_values: FloatTensor, attention_mask: LongTensor | None = None, **_: object
     ) -> CompactAudioOutput:
         """Encode waveforms [B, T] of any level; the mask [B, T] is 0 for padding at the end."""
         return self.encode(*self.log_mel(input_values, attention_mask))
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """Neighbouring frames side by side: [B, F, d] -> [B, ceil(F / 2), 2, d], zeros where one lacks."""
+    return nn.functional.pad(x, (0, 0, 0, x.shape[1] % 2)).unflatten(1, (-1, 2))
 
 
 AutoConfig.register(CompactAudioConfig.model_type, CompactAudioConfig, exist_ok=True)

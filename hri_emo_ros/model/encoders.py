@@ -39,7 +39,8 @@ class AudioEncoder(nn.Module):
         if spec.kind == "compact":
             from hri_emo_ros.model import compact_audio  # noqa: F401  registers its Auto classes
 
-            spec = _with_defaults(spec, {"model_type": "hri_emo_compact_audio"})
+            if not spec.name:
+                spec = _with_defaults(spec, {"model_type": "hri_emo_compact_audio"})
         self.spec = spec
         self.model = _make_model(spec, "audio")
         self.hidden_size = int(self.model.config.hidden_size)
@@ -208,7 +209,7 @@ def _make_model(spec: EncoderSpec, modality: str) -> nn.Module:
 
     place = f"parameter 'model.{modality}"
     try:
-        if spec.config is not None and not (spec.name and spec.kind == "transformers"):
+        if spec.config is not None and not spec.name:
             config = AutoConfig.for_model(**spec.config)
             model = AutoModel.from_config(config, **_without_pooler(config))
         else:

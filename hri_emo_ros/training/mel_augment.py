@@ -105,6 +105,12 @@ class MelAugment:
     def _chance(self, size: int, p: float) -> Tensor:
         return self._uniform(size) < p
 
+    def _bin_of(self, hz: Tensor) -> Tensor:
+        """Fractional number of the mel bin whose centre lies at `hz`."""
+        above = torch.searchsorted(self.mel_hz, hz).clamp(1, len(self.mel_hz) - 1)
+        low, high = self.mel_hz[above - 1], self.mel_hz[above]
+        return above - 1 + (hz - low) / (high - low)
+
     def warp(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch time and scale frequency by interpolating log power."""
         c, (batch, _, bins) = self.config, power.shape
@@ -121,9 +127,7 @@ class MelAugment:
         frac = (src - low)[..., None]
         x = torch.lerp(_frames(x, low), _frames(x, high), frac)
         # along frequency: output bin at f shows what was at f / factor
-        grid = _mel(self.mel_hz)
-        src = (_mel(self.mel_hz[None] / freq[:, None]) - grid[0]) / (grid[1] - grid[0])
-        src = src.clamp(0, bins - 1)
+        src = self._bin_of(self.mel_hz[None] / freq[:, None]).clamp(0, bins - 1)
         low = src.floor().long()
         high = (low + 1).clamp_max(bins - 1)
         frac = (src - low)[:, None]
@@ -260,8 +264,3 @@ def _frames(x: Tensor, index: Tensor) -> Tensor:
 def _bins(x: Tensor, index: Tensor) -> Tensor:
     """Bins `index` [B, M] of [B, T, M]."""
     return x.gather(2, index[:, None].expand(-1, x.shape[1], -1))
-
-
-def _mel(hz: Tensor) -> Tensor:
-    """HTK's mel scale."""
-    return 2595.0 * torch.log10(1 + hz / 700.0)

@@ -70,8 +70,8 @@ class MelStore:
         power = self.power_of(samples)
         _, active = self.encoder.normalise(power[None], torch.ones(1, len(power), dtype=torch.bool))
         frames = active[0].nonzero()[:, 0]
-        # An even start keeps the encoder's stride of two in step with the uncut clip.
-        start = int(frames[0]) // 2 * 2
+        # Such a start keeps the encoder's stride in step with the uncut clip.
+        start = int(frames[0]) // self.encoder.stride * self.encoder.stride
         self._spans[item.id, variant] = start, int(frames[-1]) + 1
         self._power[item.id, variant] = to_decibels(power)
 

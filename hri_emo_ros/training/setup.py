@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 from transformers.utils import logging as transformers_logging
 
 from hri_emo_ros.errors import HriEmoError
@@ -26,6 +27,7 @@ from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, noise_bank
+from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder
 from hri_emo_ros.training.prune_text_encoder import installed_minilm_folder, prune_text_encoder
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.text_augment import TextAugment, WordErrors
@@ -59,7 +61,7 @@ def make_network(config: TrainConfig, data: Data, folder: Path) -> Network:
     """
     torch.manual_seed(config.seed)
     transformers_logging.disable_progress_bar()
-    config = _prune(config, data, folder)
+    config = _prune_audio(_prune(config, data, folder), data, folder)
     sources = {
         part: load_bundle(getattr(config.pretrained, part))
         for part in ("bundle", "audio", "text")
@@ -94,7 +96,7 @@ def make_network(config: TrainConfig, data: Data, folder: Path) -> Network:
     pretrained = {
         f"model.{part}_encoder."
         for part in ("audio", "text")
-        if part in updates or getattr(model_config, part).kind == "transformers"
+        if part in updates or getattr(model_config, part).name
     }
     for part, source in sources.items():
         prefixes = ("",) if part == "bundle" else (f"{part}_encoder.", f"{part}_head.")
@@ -145,6 +147,25 @@ def _prune(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
         raise HriEmoError(f"'prune': {error}") from error
     spec = config.model.text.model_copy(update={"kind": "transformers", "name": str(out)})
     return config.model_copy(update={"model": config.model.model_copy(update={"text": spec})})
+
+
+def _prune_audio(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
+    section = config.prune_audio
+    if section is None or config.pretrained.audio or config.pretrained.bundle:
+        return config
+    voices = [item for item in data.train if item.audio is not None]
+    rng = np.random.default_rng(config.seed)
+    chosen = rng.choice(len(voices), min(section.clips, len(voices)), replace=False)
+    audio = AudioStore()
+    audio.load([voices[i] for i in chosen])
+    clips = [torch.from_numpy(audio.samples(voices[i])) for i in chosen]
+    out = folder / "pruned_audio_encoder"
+    prune_audio_encoder(
+        section.source, clips, out, layers=section.layers, heads=section.heads,
+        intermediate_size=section.intermediate_size,
+    )  # fmt: skip
+    spec = config.model.audio.model_copy(update={"kind": "compact", "name": str(out)})
+    return config.model_copy(update={"model": config.model.model_copy(update={"audio": spec})})
 
 
 def _tokenizer(spec: EncoderSpec, data: Data) -> TextTokenizer:
@@ -245,11 +266,11 @@ def make_augmenters(
 
 
 def mel_centres(encoder: CompactAudioEncoder) -> torch.Tensor:
-    """[M] centre frequency of each mel bin, Hz (HTK scale, as the filter bank)."""
+    """[M] centre frequency of each mel bin, Hz (Slaney's scale, as the filter bank)."""
     c = encoder.config
-    low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (c.f_min, c.f_max))
+    low, high = (hertz_to_mel(f, mel_scale="slaney") for f in (c.f_min, c.f_max))
     mel = np.linspace(low, high, c.num_mel_bins + 2)[1:-1]
-    return torch.tensor(700.0 * (10.0 ** (mel / 2595.0) - 1.0), dtype=torch.float32)
+    return torch.tensor(mel_to_hertz(mel, mel_scale="slaney"), dtype=torch.float32)
 
 
 def lengths_of(items: Sequence[Item], sources: Sources) -> dict[str, float]:
