@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import time
@@ -28,56 +27,6 @@ from hri_emo_ros.types import FloatArray, SignalQuality, Transcript, Word
 DATA = Path(__file__).parent / "data"
 SPOKEN = SignalQuality(20.0, -20.0, 0.0, 0.8)
 SILENT = SignalQuality(float("nan"), -70.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="session")
-def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CTranslate2 folder of a random one-layer Whisper: it loads and runs as a real one does."""
-    import torch
-    from ctranslate2.converters import TransformersConverter
-    from faster_whisper.tokenizer import _LANGUAGE_CODES
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-
-    folder = tmp_path_factory.mktemp("whisper")
-    source, converted = folder / "source", folder / "tiny-random"
-    source.mkdir()
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = [*letters, *(f"Ġw{i}" for i in range(1000))]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    languages = [f"<|{code}|>" for code in _LANGUAGE_CODES]
-    tokenizer.add_special_tokens(
-        ["<|endoftext|>", "<|startoftranscript|>", *languages, "<|translate|>", "<|transcribe|>",
-         "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
-         *(f"<|{i * 0.02:.2f}|>" for i in range(1501))]
-    )  # fmt: skip
-    end = tokenizer.token_to_id("<|endoftext|>")
-    torch.manual_seed(0)
-    model = WhisperForConditionalGeneration(
-        WhisperConfig(
-            vocab_size=tokenizer.get_vocab_size(), d_model=16, encoder_layers=1, decoder_layers=1,
-            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
-            decoder_ffn_dim=32, pad_token_id=end, bos_token_id=end, eos_token_id=end,
-            decoder_start_token_id=tokenizer.token_to_id("<|startoftranscript|>"),
-            suppress_tokens=[], begin_suppress_tokens=[],
-        )
-    )  # fmt: skip
-    model.generation_config.alignment_heads = [[0, 0]]
-    model.generation_config.lang_to_id = {code: tokenizer.token_to_id(code) for code in languages}
-    model.generation_config.is_multilingual = True
-    model.generation_config.no_timestamps_token_id = tokenizer.token_to_id("<|notimestamps|>")
-    model.save_pretrained(source)
-    tokenizer.save(str(source / "tokenizer.json"))
-    (source / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
-    )
-    WhisperFeatureExtractor().save_pretrained(source)
-    TransformersConverter(
-        str(source), copy_files=["tokenizer.json", "preprocessor_config.json"]
-    ).convert(str(converted))
-    return converted
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ them: nothing about the corpus helps the model. Averages run over the labels tha
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -45,6 +46,8 @@ class Row:
     speaker: str
     sex: str = ""
     language: str = ""
+    seconds: float = math.inf
+    """At most so much of the clip is heard, from its start."""
 
 
 @dataclass
@@ -89,7 +92,7 @@ class Scored:
 
 
 def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
-    """Read ``path,emotion[,text][,speaker][,sex][,language]``; paths are relative to the CSV.
+    """Read ``path,emotion[,text][,speaker][,sex][,language][,seconds]``; paths are relative to the CSV.
 
     Raises:
         HriEmoError: the file cannot be read or lacks a column.
@@ -105,7 +108,7 @@ def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
         if column not in columns:
             raise HriEmoError(
                 f"the manifest '{manifest}' lacks the column '{column}', needs path and emotion "
-                "(and may have text, speaker, sex, language)"
+                "(and may have text, speaker, sex, language, seconds)"
             )
     words, result = emotion_words(), ManifestRows()
     for number, line in enumerate(lines, start=2):
@@ -129,9 +132,17 @@ def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
             needed = {"audio": "path", "text": "text", "both": "path and text"}[modality]
             result.unreadable.append({**entry, "reason": f"{needed} empty"})
             continue
+        try:
+            seconds = float(value.get("seconds") or math.inf)
+        except ValueError:
+            seconds = 0.0
+        if not seconds > 0.0:
+            reason = f"seconds is '{value['seconds']}', must be a number above 0, or empty for all"
+            result.unreadable.append({**entry, "reason": reason})
+            continue
         result.rows.append(
             Row(number, path, text, label, value.get("speaker", ""), value.get("sex", ""),
-                value.get("language", ""))
+                value.get("language", ""), seconds)
         )  # fmt: skip
     return result
 
@@ -160,6 +171,8 @@ def estimate_rows(
                 found.unreadable.append({**entry, "reason": str(error)})
                 progress()
                 continue
+            if math.isfinite(row.seconds):
+                samples = samples[: round(row.seconds * SAMPLE_RATE)]
             if change is not None:
                 samples = change(samples)
         rows.append(row)

@@ -48,7 +48,6 @@ class CompactAudioConfig(PreTrainedConfig):
         num_hidden_layers: Transformer layers.
         num_attention_heads, head_size: of each layer; their product may be below `hidden_size`.
         intermediate_size: units of each feed-forward block.
-        hidden_dropout: share of the values hidden in training, at the end of each block.
     """
 
     model_type = "hri_emo_compact_audio"
@@ -69,7 +68,6 @@ class CompactAudioConfig(PreTrainedConfig):
         num_attention_heads: int = 4,
         head_size: int = 64,
         intermediate_size: int = 768,
-        hidden_dropout: float = 0.1,
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate
@@ -78,7 +76,7 @@ class CompactAudioConfig(PreTrainedConfig):
         self.floor_db, self.active_db, self.active_margin = floor_db, active_db, active_margin
         self.hidden_size, self.num_hidden_layers = hidden_size, num_hidden_layers
         self.num_attention_heads, self.head_size = num_attention_heads, head_size
-        self.intermediate_size, self.hidden_dropout = intermediate_size, hidden_dropout
+        self.intermediate_size = intermediate_size
         super().__init__(**kwargs)
 
 
@@ -93,7 +91,8 @@ class CompactAudioOutput(BaseModelOutput):
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward block, each on the normalised stream and added to it.
 
-    [B, F, d], mask [B, F] -> [B, F, d].
+    [B, F, d], mask [B, F] -> [B, F, d]. No dropout: a few of Whisper's channels are a hundred times as
+    large as the rest, and hiding one of them for a moment ruins training.
     """
 
     def __init__(self, config: CompactAudioConfig) -> None:
@@ -106,7 +105,6 @@ class EncoderLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(c.hidden_size)
         self.feedforward_in = nn.Linear(c.hidden_size, c.intermediate_size)
         self.feedforward_out = nn.Linear(c.intermediate_size, c.hidden_size)
-        self.dropout = nn.Dropout(c.hidden_dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (
@@ -115,9 +113,9 @@ class EncoderLayer(nn.Module):
             .permute(2, 0, 3, 1, 4)
         )
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-        x = x + self.dropout(self.attention_out(y.transpose(1, 2).flatten(2)))
+        x = x + self.attention_out(y.transpose(1, 2).flatten(2))
         y = nn.functional.gelu(self.feedforward_in(self.feedforward_norm(x)))
-        return x + self.dropout(self.feedforward_out(y))
+        return x + self.feedforward_out(y)
 
 
 class AttentiveStatisticsPooling(nn.Module):

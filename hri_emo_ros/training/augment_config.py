@@ -115,7 +115,7 @@ class MelSection(Section):
     silence_s: float = Field(0.6, ge=0.0)
     crops: list[tuple[float, int]] = []
     """Pairs (share of training, frames): until that share of the epochs clips are cropped at random
-    to at most so many frames of 20 ms; short crops first make training fast."""
+    to at most so many frames of 10 ms; short crops first make training fast."""
     noise_folder: str = ""
     """Sounds for the noise, relative to the data root; pink, brown, white and babble are always
     there."""

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.data import Data
 
@@ -82,7 +85,9 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
     if "validation" not in result:
         lines += ["", "Trained on everything: the figures below are those of runs of the same recipe "
                   "that left a part out, or of the stages it was built from."]  # fmt: skip
-    for entry in [*([result] if "validation" in result else []), *earlier]:
+    entries = [*([result] if "validation" in result else []), *earlier]
+    lines += _overview(entries)
+    for entry in entries:
         lines += _figures(entry)
     return "\n".join(lines) + "\n"
 
@@ -90,7 +95,7 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
 def _earlier(config: TrainConfig) -> list[dict[str, Any]]:
     """Metrics of the folds and of the stages that went before, each once."""
     folders: list[Path] = []
-    for run in map(Path, config.calibration.runs):
+    for run in map(Path, [*config.calibration.runs, *config.card_runs]):
         folders += (
             sorted(p.parent for p in run.parent.glob("*/metrics.json")) if run.is_dir() else []
         )
@@ -117,6 +122,48 @@ def _counts(results: Sequence[dict[str, Any]]) -> tuple[dict[str, int], dict[str
             for name, count in result[key].items():
                 side[name] = max(side.get(name, 0), count)
     return sides
+
+
+def _overview(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The voice alone over several runs: each fold and their mean, and corpora left out of training."""
+    voices = [r for r in results if r["head"] == "audio_only"]
+    folds = sorted((r for r in voices if not r["leave_corpus_out"]), key=lambda r: r["fold"] or 0)
+    lines: list[str] = []
+    if len(folds) > 1:
+        heads = " | ".join(f"fold {r['fold']}" for r in folds)
+        lines += ["", "## The voice on speakers of every fold (UA)", "",
+                  f"| corpus | labels | {heads} | mean |",
+                  "|---|---|" + "---|" * (len(folds) + 1)]  # fmt: skip
+        names = list(dict.fromkeys(name for r in folds for name in r["validation"]))
+        for name in [n for n in names if n not in ("all", "constructed")]:
+            for figure, labels in (("ua", "shared"), ("own_words_ua", "its own")):
+                values = [r["validation"].get(name, {}).get(figure) for r in folds]
+                known = [v for v in values if v is not None]
+                if known:
+                    cells = ["" if v is None else f"{v:.3f}" for v in values]
+                    lines.append(f"| {name} | {labels} | {' | '.join(cells)} | {_mean(known)} |")
+        lines += ["", "Means with a 95 % interval from the spread of the folds (Student's t)."]
+    left_out = [r for r in voices if r["leave_corpus_out"]]
+    if left_out:
+        lines += ["", "## The voice on a corpus it has never heard", "",
+                  "| corpus left out | n | UA | macro F1 | chance UA |", "|---|---|---|---|---|"]  # fmt: skip
+        for r in left_out:
+            name = r["leave_corpus_out"]
+            scores, intervals = r["validation"][name], r.get("intervals", {}).get(name, {})
+            lines.append(
+                f"| {name} | {scores['n']:.0f} | {_spread(scores['ua'], intervals.get('ua'))} | "
+                f"{_spread(scores['macro_f1'], intervals.get('macro_f1'))} | "
+                f"{scores['chance_ua']:.3f} |"
+            )
+    return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    mean = float(np.mean(values))
+    return _spread(mean, [mean - half, mean + half])
 
 
 def _figures(result: dict[str, Any]) -> list[str]:

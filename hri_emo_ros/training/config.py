@@ -90,8 +90,6 @@ class PruneAudioSection(Section):
     """Attention heads kept in each."""
     intermediate_size: int = 768
     """Feed-forward units kept in each."""
-    clips: int = Field(100, ge=1)
-    """Training clips by which heads and units are chosen."""
 
 
 class DistillSection(Section):
@@ -172,6 +170,9 @@ class TrainConfig(Section):
     optim: OptimSection = OptimSection()
     loss: LossConfig = LossConfig()
     calibration: CalibrationSection = CalibrationSection()
+    card_runs: list[str] = Field(default_factory=list)
+    """Finished runs of the same recipe (folds, corpora left out) whose figures the model card shows
+    beside those of ``calibration.runs``."""
     early_stopping: int = Field(0, ge=0)
     """Validations without a better `monitor` before training ends; 0 never stops early."""
     monitor: Literal["ua", "macro_f1", "weighted_f1", "loss"] = "ua"

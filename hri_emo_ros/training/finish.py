@@ -24,7 +24,7 @@ from hri_emo_ros.training.validation import Predictions, save_predictions
 if TYPE_CHECKING:
     from hri_emo_ros.training.trainer import Trainer
 
-METRICS_FILE, BUNDLE = "metrics.json", "bundle"
+METRICS_FILE, BUNDLE, MANIFEST = "metrics.json", "bundle", "validation.csv"
 _SMALLEST_GROUP = 20
 """Utterances of a group; below that its recall is chance."""
 
@@ -64,6 +64,7 @@ def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) ->
     calibration = Calibration.identity(len(labels))
     if predictions is not None:
         save_predictions(folder / PREDICTIONS_FILE, predictions)
+        write_manifest(folder / MANIFEST, predictions, labels)
         result["validation"] = trainer.scores(predictions)
         result["intervals"] = _intervals(predictions)
         result["by_group"] = _by_group(predictions)
@@ -95,6 +96,26 @@ def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) ->
         result["misclassified"] = save_misclassified(trainer, predictions)
     write_json(folder / METRICS_FILE, result)
     return result
+
+
+def write_manifest(path: Path, predictions: Predictions, labels: Sequence[str]) -> None:
+    """Write the validation side as a manifest for `hri-emo evaluate`.
+
+    Pairs whose two halves disagree have no one right answer and are left out.
+    """
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["path", "emotion", "text", "speaker", "sex", "language", "seconds"])
+        for example, true in zip(predictions.examples, predictions.classes, strict=True):
+            voice, words = example.voice, example.words
+            if example.voice_target != example.words_target:
+                continue
+            clip = voice.audio.resolve() if voice is not None and voice.audio is not None else ""
+            item = example.item
+            table.writerow(
+                [clip, labels[true], words.text if words is not None else "", item.speaker, item.sex,
+                 item.language, voice.max_duration or "" if voice is not None else ""]
+            )  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:

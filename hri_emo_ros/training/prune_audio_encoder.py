@@ -46,52 +46,41 @@ recordings; measured on the three voice corpora (10 ** 1.13, standard deviation 
 def prune_audio_encoder(
     source: str,
     clips: Sequence[Tensor],
-    out: Path,
     *,
     layers: int,
-    heads: int,
-    intermediate_size: int,
-) -> None:
-    """Write a compact encoder to `out` as a transformers folder.
+    heads: int | None = None,
+    intermediate_size: int | None = None,
+) -> CompactAudioEncoder:
+    """Build a compact encoder whose states are standardised over `clips`.
 
     Args:
         source: a folder (see the module's docstring) or ``whisper-base`` for the installed packages.
         clips: voices at 16 kHz by which heads and units are chosen, [T] each, any level.
-        out: folder to write, made where missing.
         layers: Transformer layers kept, from the first.
-        heads: attention heads kept per layer.
-        intermediate_size: feed-forward units kept per layer.
+        heads: attention heads kept per layer; None for all.
+        intermediate_size: feed-forward units kept per layer; None for all.
 
     Raises:
         HriEmoError: the source cannot be read, is no Whisper or has less than is to be kept.
     """
-    weights = _read(source)
+    weights, available = _read(source)
     width = weights["conv1.weight"].shape[0]
-    config = CompactAudioConfig(
-        num_mel_bins=weights["conv1.weight"].shape[1],
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=intermediate_size,
-    )
-    available = width // config.head_size
-    depth = sum(name.endswith("feedforward_in.weight") for name in weights)
-    units = weights["layers.0.feedforward_in.weight"].shape[0]
-    for name, value, most in (
-        ("layers", layers, depth),
-        ("heads", heads, available),
-        ("intermediate_size", intermediate_size, units),
-    ):
-        if not 1 <= value <= most:
-            raise HriEmoError(f"'prune_audio.{name}' is {value}, must be 1 to {most}")
-
+    sizes: dict[str, int] = {"num_mel_bins": weights["conv1.weight"].shape[1]}
+    sizes |= {"hidden_size": width, "num_hidden_layers": layers, "head_size": width // available}
+    most = {
+        "layers": sum(name.endswith("feedforward_in.weight") for name in weights),
+        "heads": available,
+        "intermediate_size": weights["layers.0.feedforward_in.weight"].shape[0],
+    }
+    heads, units = heads or most["heads"], intermediate_size or most["intermediate_size"]
+    kept = {"layers": layers, "heads": heads, "intermediate_size": units}
+    for name, value in kept.items():
+        if not 1 <= value <= most[name]:
+            raise HriEmoError(f"'prune_audio.{name}' is {value}, must be 1 to {most[name]}")
+    config = CompactAudioConfig(num_attention_heads=heads, intermediate_size=units, **sizes)
     whole = CompactAudioEncoder(
         CompactAudioConfig(
-            num_mel_bins=config.num_mel_bins,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=available,
-            intermediate_size=units,
+            num_attention_heads=most["heads"], intermediate_size=most["intermediate_size"], **sizes
         )
     )
     own = whole.state_dict()
@@ -100,8 +89,7 @@ def prune_audio_encoder(
     encoder = CompactAudioEncoder(config)
     encoder.conv1, encoder.conv2 = whole.conv1, whole.conv2
     _fill(encoder.eval(), whole.eval(), clips)
-    out.mkdir(parents=True, exist_ok=True)
-    encoder.save_pretrained(out)
+    return encoder
 
 
 def _take_relative_levels(encoder: CompactAudioEncoder) -> None:
@@ -188,8 +176,9 @@ def _copy(linear: torch.nn.Linear, weight: Tensor, bias: Tensor) -> None:
 # Reading
 
 
-def _read(source: str) -> dict[str, Tensor]:
-    """The encoder's weights under the names of `CompactAudioEncoder`, in float32."""
+def _read(source: str) -> tuple[dict[str, Tensor], int]:
+    """The encoder's weights under the names of `CompactAudioEncoder`, in float32, and its number of
+    attention heads."""
     folder = Path(source)
     if source == PACKAGED and not folder.is_dir():
         return _from_ctranslate2(_packaged())
@@ -222,11 +211,15 @@ def _packaged() -> bytes:
     return data
 
 
-def _from_transformers(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def _from_transformers(
+    tensors: dict[str, Tensor], folder: Path
+) -> tuple[dict[str, Tensor], int]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     prefix = next((p for p in ("model.encoder.", "encoder.") if f"{p}conv1.weight" in tensors), None)
-    if prefix is None:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-        raise HriEmoError(f"'prune_audio.source': '{folder}' holds a '{kind}' model, no Whisper")
+    if prefix is None or config.get("model_type") != "whisper":
+        raise HriEmoError(
+            f"'prune_audio.source': '{folder}' holds a '{config.get('model_type')}' model, no Whisper"
+        )
     found = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
     renamed = {
         "self_attn_layer_norm": "attention_norm",
@@ -247,12 +240,12 @@ def _from_transformers(tensors: dict[str, Tensor], folder: Path) -> dict[str, Te
         q_bias, v_bias = (found[f"{place}self_attn.{name}_proj.bias"] for name in "qv")
         bias = torch.cat([q_bias, torch.zeros_like(v_bias), v_bias])
         weights[f"{place}query_key_value.bias"] = bias
-    return weights
+    return weights, int(config["encoder_attention_heads"])
 
 
 
 
-def _from_ctranslate2(data: bytes) -> dict[str, Tensor]:
+def _from_ctranslate2(data: bytes) -> tuple[dict[str, Tensor], int]:
     """Parse CTranslate2's format: a header, then name, shape, element type and bytes per array.
 
     Raises:
@@ -290,6 +283,8 @@ def _from_ctranslate2(data: bytes) -> dict[str, Tensor]:
             place += size
             if name.startswith("encoder/"):
                 arrays[name.removeprefix("encoder/")] = array
+        if "num_heads" not in arrays or "conv1/weight" not in arrays:
+            raise ValueError("it holds no encoder")
     except (struct.error, KeyError, ValueError, UnicodeDecodeError) as error:
         raise HriEmoError(f"'prune_audio.source': model.bin cannot be read: {error}") from error
     renamed = {
@@ -315,4 +310,4 @@ def _from_ctranslate2(data: bytes) -> dict[str, Tensor]:
         for theirs, ours in renamed.items():
             name = name.replace(theirs, ours)
         weights[name] = torch.from_numpy(array.astype(np.float32))
-    return weights
+    return weights, int(arrays["num_heads"])

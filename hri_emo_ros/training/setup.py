@@ -153,19 +153,24 @@ def _prune_audio(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
     section = config.prune_audio
     if section is None or config.pretrained.audio or config.pretrained.bundle:
         return config
-    voices = [item for item in data.train if item.audio is not None]
-    rng = np.random.default_rng(config.seed)
-    chosen = rng.choice(len(voices), min(section.clips, len(voices)), replace=False)
-    audio = AudioStore()
-    audio.load([voices[i] for i in chosen])
-    clips = [torch.from_numpy(audio.samples(voices[i])) for i in chosen]
     out = folder / "pruned_audio_encoder"
-    prune_audio_encoder(
-        section.source, clips, out, layers=section.layers, heads=section.heads,
+    encoder = prune_audio_encoder(
+        section.source, _some_voices(config, data), layers=section.layers, heads=section.heads,
         intermediate_size=section.intermediate_size,
     )  # fmt: skip
+    encoder.save_pretrained(out)
     spec = config.model.audio.model_copy(update={"kind": "compact", "name": str(out)})
     return config.model_copy(update={"model": config.model.model_copy(update={"audio": spec})})
+
+
+def _some_voices(config: TrainConfig, data: Data, most: int = 100) -> list[torch.Tensor]:
+    """Waveforms of training clips, by which a pretrained encoder's parts are weighed."""
+    voices = [item for item in data.train if item.audio is not None]
+    rng = np.random.default_rng(config.seed)
+    chosen = [voices[i] for i in rng.choice(len(voices), min(most, len(voices)), replace=False)]
+    audio = AudioStore()
+    audio.load(chosen)
+    return [torch.from_numpy(audio.samples(item)) for item in chosen]
 
 
 def _tokenizer(spec: EncoderSpec, data: Data) -> TextTokenizer:

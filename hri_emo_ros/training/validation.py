@@ -123,6 +123,7 @@ def score(predictions: Predictions, multi_label: bool) -> dict[str, float]:
     return {
         "n": float(len(true)),
         "ua": metrics.ua(true, answer),
+        "chance_ua": 1.0 / len(np.unique(true)),
         "wa": metrics.wa(true, answer),
         "macro_f1": metrics.macro_f1(true, answer),
         "weighted_f1": metrics.weighted_f1(true, answer),
