@@ -38,7 +38,7 @@ VOICE = {
               "head_hidden": 16, "head_norm": "batch"},
     "augment": {"mel": {"enabled": True, "speeds": [1.0, 1.1], "crops": [[0.5, 20]]}},
     "auxiliary": {"words_weight": 0.3, "intensity_weight": 0.1},
-    "optim": {"epochs": 4, "batch_size": 8, "lr": 3e-3, "muon_lr": 3e-3, "ema": 0.9,
+    "optim": {"epochs": 4, "batch_size": 8, "lr": 3e-3, "ema": 0.9,
               "schedule": "one_cycle", "balance": 0.5},
 }  # fmt: skip
 
@@ -362,7 +362,7 @@ def test_texts_that_stand_in_validation_are_not_trained_on(root):
 
 def test_early_stopping_ends_a_run_that_gets_no_better(root, tmp_path):
     config = configured(VOICE, optim__lr=1e-9, optim__epochs=10)
-    optim = config.optim.model_copy(update={"muon_lr": None, "ema": 0.0})
+    optim = config.optim.model_copy(update={"ema": 0.0})
     config = config.model_copy(update={"early_stopping": 2, "optim": optim, "monitor": "ua"})
     result = Trainer(config, root, tmp_path / "early").run()
     assert result["steps"] < 60

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def save_checkpoint(
     folder: Path,
     module: nn.Module,
     average: Average | None,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
     """Write everything that `load_checkpoint` needs; the folder is replaced in one step.
@@ -36,7 +35,7 @@ def save_checkpoint(
         folder: is made or replaced.
         module: its parameters and buffers.
         average: averaged weights, or None.
-        optimizers: their moments.
+        optimizer: its moments.
         state: JSON values (step, best figure, history, ...).
     """
     temporary = folder.with_name(folder.name + ".new")
@@ -46,8 +45,7 @@ def save_checkpoint(
     if average is not None:
         _save(average.values, temporary / _AVERAGE)
     moments = {
-        f"{number}.{index}.{name}": value
-        for number, optimizer in enumerate(optimizers)
+        f"{index}.{name}": value
         for index, entries in optimizer.state_dict()["state"].items()
         for name, value in entries.items()
     }
@@ -69,7 +67,7 @@ def load_checkpoint(
     folder: Path,
     module: nn.Module,
     average: Average | None,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer,
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote, in place.
 
@@ -87,7 +85,7 @@ def load_checkpoint(
             values = load_file(folder / _AVERAGE)
             for name, value in average.values.items():
                 value.copy_(values[name])
-        _restore_optimizers(folder, optimizers)
+        _restore_optimizer(folder, optimizer)
     except (RuntimeError, LookupError, ValueError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HriEmoError(
@@ -103,15 +101,14 @@ def load_checkpoint(
     return state
 
 
-def _restore_optimizers(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+def _restore_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    entries: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(folder / _OPTIMIZER).items():
-        number, index, name = key.split(".", 2)
-        entries[int(number)].setdefault(int(index), {})[name] = value
-    for optimizer, state in zip(optimizers, entries, strict=True):
-        # Groups (rates, decay) follow from the configuration; only the moments are history.
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        index, name = key.split(".", 1)
+        entries.setdefault(int(index), {})[name] = value
+    # Groups (rates, decay) follow from the configuration; only the moments are history.
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -122,9 +122,6 @@ class OptimSection(Section):
     """Batches per step."""
     lr: float = Field(1e-3, gt=0.0)
     """Of AdamW."""
-    muon_lr: float | None = Field(None, gt=0.0)
-    """Of Muon, which then trains convolutions, the compact encoder's projection behind them and the
-    classifiers' hidden layers; None leaves everything to AdamW."""
     encoder_lr: float | None = Field(None, gt=0.0)
     """Of pretrained encoders; None takes `lr`."""
     weight_decay: float = Field(0.01, ge=0.0)

@@ -22,7 +22,7 @@ from hri_emo_ros.model.tokenizer import train_tokenizer
 from hri_emo_ros.training.batches import TrainBatch
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.module import TrainingModule
-from hri_emo_ros.training.optim import Average, make_optimizers, schedule, tune_allocator
+from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
 from hri_emo_ros.types import SAMPLE_RATE
 
 _LARGE_AUDIO: dict[str, Any] = {
@@ -107,23 +107,20 @@ def dry_run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = EmotionModel(model_config, seed=config.seed)
     module = TrainingModule(model, config, words=0).to(device).train()
-    optimizers = make_optimizers(
-        module, {"model.audio_encoder", "model.text_encoder"}, config.optim
-    )
+    optimizer = make_optimizer(module, {"model.audio_encoder", "model.text_encoder"}, config.optim)
     average = Average(module, config.optim.ema) if config.optim.ema else None
     batch = _batch(model.config, batch_size, audio_seconds).to(device)
     seconds, loss = [], 0.0
     for step in range(max(2, steps)):
         start = time.perf_counter()
-        schedule(optimizers, step, 10, config.optim)
+        schedule(optimizer, step, 10, config.optim)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision != "no"
                             and device.type == "cuda"):  # fmt: skip
             total = module(batch).losses["total"]
         total.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), config.optim.clip_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         if average is not None:
             average.update(step)
         loss = float(total.detach())

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from hri_emo_ros.training.config import OptimSection
-from hri_emo_ros.training.muon import Muon
 
 _ONE_CYCLE_START = 10.0
 _ONE_CYCLE_END = 1000.0
 _ONE_CYCLE_BETAS = (0.85, 0.95)
 
 
-def make_optimizers(
+def make_optimizer(
     module: nn.Module, pretrained: set[str], config: OptimSection
-) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for the matrices inside if it is asked for.
-
-    No weight decay on biases and norms; a rate of their own for pretrained encoders under AdamW.
+) -> torch.optim.Optimizer:
+    """AdamW: no weight decay on biases and norms, a rate of their own for pretrained encoders.
 
     Args:
         module: what is trained; frozen parameters are left out.
@@ -30,48 +27,20 @@ def make_optimizers(
         config: see `OptimSection`.
     """
     encoder_lr = config.encoder_lr or config.lr
-    inside = _inner_matrices(module) if config.muon_lr else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    matrices = []
     for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name in inside:
-            matrices.append(parameter)
-            continue
-        lr = encoder_lr if name.startswith(tuple(pretrained)) and pretrained else config.lr
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((lr, decay), []).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = []
-    if groups:
-        optimizers.append(
-            torch.optim.AdamW(
-                [
-                    {"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay}
-                    for (lr, decay), parameters in groups.items()
-                ],
-                betas=config.betas,
-                fused=True,
-            )
-        )
-    if matrices and config.muon_lr:
-        muon = Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
-        muon.param_groups[0]["initial_lr"] = config.muon_lr
-        optimizers.append(muon)
-    return optimizers
-
-
-def _inner_matrices(module: nn.Module) -> set[str]:
-    """Names of the weights that map hidden values to hidden values: every convolution, the compact
-    encoder's ``project`` behind them, and each classifier's maps but the last."""
-    names = set()
-    for path, part in module.named_modules():
-        if isinstance(part, (nn.Conv1d, nn.Conv2d)) or path.endswith("model.project"):
-            names.add(f"{path}.weight")
-        if path.endswith("classifier") and isinstance(part, nn.Sequential):
-            linears = [k for k, layer in enumerate(part) if isinstance(layer, nn.Linear)]
-            names |= {f"{path}.{k}.weight" for k in linears[:-1]}
-    return names
+        if parameter.requires_grad:
+            lr = encoder_lr if name.startswith(tuple(pretrained)) and pretrained else config.lr
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((lr, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+        ],
+        betas=config.betas,
+        fused=True,
+    )
 
 
 def learning_rate_factor(step: int, total: int, config: OptimSection) -> float:
@@ -90,16 +59,13 @@ def learning_rate_factor(step: int, total: int, config: OptimSection) -> float:
     return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
-def schedule(
-    optimizers: Iterable[torch.optim.Optimizer], step: int, total: int, config: OptimSection
-) -> None:
+def schedule(optimizer: torch.optim.Optimizer, step: int, total: int, config: OptimSection) -> None:
     """Set every rate (and, for ``one_cycle``, AdamW's first beta) for `step`."""
     factor = learning_rate_factor(step, total, config)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-            if config.schedule == "one_cycle" and "betas" in group:
-                group["betas"] = (_beta(step, total, config), group["betas"][1])
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+        if config.schedule == "one_cycle":
+            group["betas"] = (_beta(step, total, config), group["betas"][1])
 
 
 def _beta(step: int, total: int, config: OptimSection) -> float:

@@ -107,7 +107,9 @@ def _take_relative_levels(encoder: CompactAudioEncoder) -> None:
 
 
 @torch.no_grad()
-def _fill(encoder: CompactAudioEncoder, whole: CompactAudioEncoder, clips: Sequence[Tensor]) -> None:
+def _fill(
+    encoder: CompactAudioEncoder, whole: CompactAudioEncoder, clips: Sequence[Tensor]
+) -> None:
     """Choose and copy layer by layer, and standardise the states that come out."""
     streams = []
     encoder.layers, layers = torch.nn.ModuleList(), encoder.layers
@@ -146,13 +148,17 @@ def _fill_layer(small: EncoderLayer, large: EncoderLayer, streams: Sequence[Tens
     heads = added.topk(small.heads).indices.sort().values
     columns = (heads[:, None] * size + torch.arange(size)).flatten()
     rows = (torch.arange(3)[:, None] * len(inner[0]) + columns).flatten()
-    _copy(small.query_key_value, large.query_key_value.weight[rows], large.query_key_value.bias[rows])
+    _copy(
+        small.query_key_value, large.query_key_value.weight[rows], large.query_key_value.bias[rows]
+    )
     _copy_outgoing(small.attention_out, large.attention_out, columns, inner.mean(0))
 
     inner = torch.cat(seen["feedforward_out"])
     added = inner.var(0) * large.feedforward_out.weight.square().sum(0)
     units = added.topk(small.feedforward_in.out_features).indices.sort().values
-    _copy(small.feedforward_in, large.feedforward_in.weight[units], large.feedforward_in.bias[units])
+    _copy(
+        small.feedforward_in, large.feedforward_in.weight[units], large.feedforward_in.bias[units]
+    )
     _copy_outgoing(small.feedforward_out, large.feedforward_out, units, inner.mean(0))
     for name in ("attention_norm", "feedforward_norm"):
         getattr(small, name).load_state_dict(getattr(large, name).state_dict())
@@ -211,11 +217,11 @@ def _packaged() -> bytes:
     return data
 
 
-def _from_transformers(
-    tensors: dict[str, Tensor], folder: Path
-) -> tuple[dict[str, Tensor], int]:
+def _from_transformers(tensors: dict[str, Tensor], folder: Path) -> tuple[dict[str, Tensor], int]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    prefix = next((p for p in ("model.encoder.", "encoder.") if f"{p}conv1.weight" in tensors), None)
+    prefix = next(
+        (p for p in ("model.encoder.", "encoder.") if f"{p}conv1.weight" in tensors), None
+    )
     if prefix is None or config.get("model_type") != "whisper":
         raise HriEmoError(
             f"'prune_audio.source': '{folder}' holds a '{config.get('model_type')}' model, no Whisper"
@@ -241,8 +247,6 @@ def _from_transformers(
         bias = torch.cat([q_bias, torch.zeros_like(v_bias), v_bias])
         weights[f"{place}query_key_value.bias"] = bias
     return weights, int(config["encoder_attention_heads"])
-
-
 
 
 def _from_ctranslate2(data: bytes) -> tuple[dict[str, Tensor], int]:

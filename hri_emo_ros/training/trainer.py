@@ -31,7 +31,7 @@ from hri_emo_ros.training.log import TensorBoard
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.optim import (
     Average,
-    make_optimizers,
+    make_optimizer,
     schedule,
     tune_allocator,
 )
@@ -96,8 +96,8 @@ class Trainer:
         self.examples = validation_examples(config, self.data.validation)
         self.states = clean_states(self, self.examples) if fusion else None
         self.module = TrainingModule(self.network.model, config, len(self.sources.words))
-        optimizers = make_optimizers(self.module, self.network.pretrained, config.optim)
-        self.wrapped, *self.optimizers = self.accelerator.prepare(self.module, *optimizers)
+        optimizer = make_optimizer(self.module, self.network.pretrained, config.optim)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.module, optimizer)
         self.average = Average(self.module, config.optim.ema) if config.optim.ema else None
         world = self.accelerator.num_processes
         self.batches_per_epoch = max(1, self.sampler.batches // world)
@@ -139,7 +139,7 @@ class Trainer:
             return {}
         self.accelerator.wait_for_everyone()
         if self.config.select == "best" and (self.folder / BEST).is_dir():
-            load_checkpoint(self.folder / BEST, self.module, self.average, self.optimizers)
+            load_checkpoint(self.folder / BEST, self.module, self.average, self.optimizer)
         if self.average is not None:
             self.average.swap()
         predictions = self.validate() if self.examples else None
@@ -181,7 +181,7 @@ class Trainer:
 
     def _train_step(self, batches: list[Any], epoch: int, within: int) -> dict[str, float]:
         config = self.config.optim
-        schedule(self.optimizers, self.step, self.total_steps, config)
+        schedule(self.optimizer, self.step, self.total_steps, config)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         sums: dict[str, float] = {}
         for part in range(config.accumulate):
@@ -193,9 +193,8 @@ class Trainer:
             for name, value in result.losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.accumulate
         self.accelerator.clip_grad_norm_(self.module.parameters(), config.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.step)
         return sums
@@ -221,7 +220,7 @@ class Trainer:
         )
         bars.say(f"epoch {epoch:5.1f}  loss {losses['total']:.3f}  {figures}")
         if board is not None:
-            rates = self.optimizers[0].param_groups[0]["lr"]
+            rates = self.optimizer.param_groups[0]["lr"]
             board.write(self.step, losses, scores, predictions, rates, self.config.model.labels)
         better = watched > self.best
         self.stale = 0 if better else self.stale + 1
@@ -255,10 +254,10 @@ class Trainer:
 
     def _checkpoint(self, name: str) -> None:
         state = {"step": self.step, "history": self.history, "best": self.best, "stale": self.stale}
-        save_checkpoint(self.folder / name, self.module, self.average, self.optimizers, state)
+        save_checkpoint(self.folder / name, self.module, self.average, self.optimizer, state)
 
     def _restore(self, folder: Path) -> None:
-        state = load_checkpoint(folder, self.module, self.average, self.optimizers)
+        state = load_checkpoint(folder, self.module, self.average, self.optimizer)
         self.step, self.history = int(state["step"]), list(state["history"])
         self.best, self.stale = float(state["best"]), int(state["stale"])
         self._say(f"resumed at step {self.step} of {self.total_steps}")
