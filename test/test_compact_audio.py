@@ -6,10 +6,10 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from hri_emo_ros.model.compact_audio import (
-    AttentiveStatisticsPooling,
     CompactAudioConfig,
     CompactAudioEncoder,
 )
+from hri_emo_ros.model.layers import AttentiveStatistics
 
 RATE = 16000
 
@@ -42,7 +42,7 @@ def test_an_item_in_a_padded_batch_equals_the_item_alone(encoder):
     batch = torch.nn.utils.rnn.pad_sequence(clips, True, padding_value=0.5)
     together = encoder(batch, mask)
     assert together.last_hidden_state.shape[:2] == encoder.frame_mask(mask).shape
-    pooling = AttentiveStatisticsPooling(encoder.config.hidden_size).eval()
+    pooling = AttentiveStatistics(encoder.config.hidden_size).eval()
     pooled = pooling(together.last_hidden_state, together.frame_mask)
     for i, clip in enumerate(clips):
         alone = encoder(clip[None])

@@ -14,8 +14,6 @@ by construction rather than by training:
   and positions count from the first active frame;
 * padding: an item in a padded batch gives what it gives alone, because invalid frames are zero
   before every convolution and hidden from attention.
-
-Attentive statistics pooling follows Okabe et al. 2018 (arXiv:1803.10963).
 """
 
 from __future__ import annotations
@@ -116,26 +114,6 @@ class EncoderLayer(nn.Module):
         x = x + self.attention_out(y.transpose(1, 2).flatten(2))
         y = nn.functional.gelu(self.feedforward_in(self.feedforward_norm(x)))
         return x + self.feedforward_out(y)
-
-
-class AttentiveStatisticsPooling(nn.Module):
-    """Weighted mean and deviation over valid frames, weights per head: [B, F, d] -> [B, 2 d]."""
-
-    def __init__(self, hidden_size: int, num_heads: int = 4, bottleneck: int = 64) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.score = nn.Sequential(
-            nn.Linear(hidden_size, bottleneck), nn.Tanh(), nn.Linear(bottleneck, num_heads)
-        )
-
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        score = self.score(hidden).masked_fill(~mask[..., None], torch.finfo(hidden.dtype).min)
-        weight = score.softmax(dim=1)[..., None]
-        x = hidden.unflatten(-1, (self.num_heads, -1))
-        mean = (weight * x).sum(1)
-        # Two passes: E[x^2] - E[x]^2 would lose four digits.
-        variance = (weight * (x - mean[:, None]).square()).sum(1)
-        return torch.cat([mean.flatten(1), variance.clamp_min(1e-5).sqrt().flatten(1)], dim=1)
 
 
 class CompactAudioEncoder(PreTrainedModel):

@@ -19,7 +19,7 @@ class EncoderSpec(BaseModel):
 
     kind: Literal["transformers", "compact", "features"] = "compact"
     """``transformers``: any encoder that its Auto classes load; ``compact``: the small encoder of
-    this package, trained from scratch; ``features``: precomputed vectors, nothing is encoded."""
+    this package; ``features``: precomputed vectors, nothing is encoded."""
     name: str = ""
     """Folder or model name; only for ``transformers``."""
     allow_download: bool = False
@@ -82,6 +82,8 @@ class ModelConfig(BaseModel):
     head_norm: Literal["layer", "batch"] = "layer"
     """Normalisation in the unimodal classifiers: LayerNorm of what comes in, or BatchNorm of the
     hidden layer."""
+    head_channels: int = Field(0, ge=0)
+    """Channels of a residual convolution over time in front of the voice head's pooling; 0 for none."""
     text_pooling: Literal["mean", "first"] = "mean"
     """What stands for a text in the text and late-fusion heads: the mean over its tokens or the first
     token (RoBERTa's <s>, BERT's [CLS])."""
