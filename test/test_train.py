@@ -24,12 +24,14 @@ from hri_emo_ros.training.augment_config import RuinSection
 from hri_emo_ros.training.config import TrainConfig, parse_config
 from hri_emo_ros.training.data import load_data
 from hri_emo_ros.training.dry_run import dry_run, random_encoder
+from hri_emo_ros.training.finish import _intervals
 from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.runs import find_runs, plot
 from hri_emo_ros.training.stages import resolve, run_folder, train
 from hri_emo_ros.training.text_augment import WordErrors
 from hri_emo_ros.training.trainer import Trainer
+from hri_emo_ros.training.validation import Predictions
 
 VOICE = {
     "name": "voice",
@@ -347,6 +349,31 @@ def test_a_teacher_and_a_pruned_encoder_can_start_the_words(root, tmp_path):
     result = Trainer(pupil, root, tmp_path / "pupil").run()
     assert result["parameters"] == load_count(tmp_path / "teacher" / "bundle")
     assert "teacher" in result["history"][0]["train"]
+    smaller = prune | {"vocabulary_size": 100, "intermediate_size": 8}
+    small = Trainer(
+        parse_config(
+            base | {"name": "small", "prune": smaller,
+                    "distill": {"teacher": str(tmp_path / "teacher" / "bundle")}}
+        ), root, tmp_path / "small",
+    ).run()  # fmt: skip
+    assert small["parameters"] < result["parameters"]
+    assert "teacher" in small["history"][0]["train"]
+
+
+def test_texts_with_several_labels_are_in_neither_figures_nor_intervals(root, tmp_path):
+    config = parse_config(
+        {"data": {"corpora": [_GOEMOTIONS]}, "model": {"head": "text_only"},
+         "optim": {"epochs": 1, "batch_size": 4}}
+    )  # fmt: skip
+    trainer = Trainer(config, root, tmp_path / "run")
+    targets = np.zeros((2, 7), np.float32)
+    targets[0, 1], targets[1, [2, 3]] = 1.0, 0.5
+    item = trainer.examples[0]
+    nothing = np.zeros(2, np.float32)
+    predictions = Predictions([item, item], np.eye(7, dtype=np.float32)[[1, 1]], targets,
+                              nothing > 0, nothing == 0, nothing, nothing, 0.0)  # fmt: skip
+    assert trainer.scores(predictions)["goemotions"]["weighted_f1"] == 1.0
+    assert _intervals(predictions)["goemotions"]["weighted_f1"] == [1.0, 1.0]
 
 
 def load_count(folder: Path) -> int:

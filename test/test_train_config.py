@@ -87,3 +87,13 @@ def test_the_five_configurations_are_shipped():
     assert {path.stem for path in SHIPPED} == {
         "compact", "wavlm_roberta", "hubert_audio", "late_fusion", "mosei_features",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_stages_build_on_earlier_ones(path):
+    earlier: set[str] = set()
+    for config in load_config(path):
+        p = config.pretrained
+        wanted = [p.bundle, p.audio, p.text, config.distill.teacher]
+        assert {w.removeprefix("stage:") for w in wanted if w.startswith("stage:")} <= earlier
+        earlier.add(config.stage)

@@ -143,14 +143,20 @@ def _by_corpus(items: Sequence[Any]) -> dict[str, int]:
 
 
 def _intervals(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
-    """95 % bootstrap intervals of the main figures by corpus, over speakers where they are told."""
+    """95 % bootstrap intervals of the main figures by corpus, over speakers where they are told.
+
+    As in `score`, utterances whose target names no single winner are left out.
+    """
     result: dict[str, dict[str, list[float]]] = {}
     answer, true = predictions.logits.argmax(1), predictions.classes
     corpora = np.array([e.item.corpus for e in predictions.examples])
     speakers = np.array([e.item.speaker for e in predictions.examples])
     functions = {"ua": metrics.ua, "macro_f1": metrics.macro_f1, "weighted_f1": metrics.weighted_f1}
+    clear = predictions.targets.max(1) > 0.5
     for corpus in dict.fromkeys(corpora.tolist()):
-        rows = np.flatnonzero(corpora == corpus)
+        rows = np.flatnonzero((corpora == corpus) & clear)
+        if len(rows) == 0:
+            continue
         groups = speakers[rows] if all(speakers[rows]) else None
         result[corpus] = {}
         for name, function in functions.items():
