@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from scipy import stats
 
-from hri_emo_ros.training.config import TrainConfig
+from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig
 from hri_emo_ros.training.data import Data
 
 _STRICTEST_FIRST = ("CC BY-NC-SA 4.0", "CC BY-SA 4.0", "CC BY 4.0")
@@ -28,6 +29,11 @@ _LICENCES = {
     "iemocap": "USC licence, research only",
     "mosei": "see the CMU Multimodal SDK",
 }
+_PRETRAINED = {
+    "minilm": "all-MiniLM-L6-v2 (Apache-2.0)",
+    "whisper-base": "OpenAI's whisper-base (MIT)",
+}
+"""What encoders are cut out of, by the name that the configuration gives it."""
 _USE = """
 ## Use
 
@@ -72,6 +78,9 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
     licences = {_LICENCES.get(name, "unknown") for name in trained}
     strictest = next((k for k in _STRICTEST_FIRST if k in licences), "the strictest of these")
     lines += ["", f"Licence of these weights: {strictest}, as the strictest of their data's."]
+    for part, source in _sources(config).items():
+        name = _PRETRAINED.get(source, f"'{source}'")
+        lines.append(f"The {part} encoder was cut out of {name}.")
     for corpus, reasons in data.left_out.items():
         for reason, count in reasons.items():
             lines.append(f"Left out of {corpus}: {count} x {reason}.")
@@ -90,6 +99,22 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
     for entry in entries:
         lines += _figures(entry)
     return "\n".join(lines) + "\n"
+
+
+def _sources(config: TrainConfig) -> dict[str, str]:
+    """What the encoders were cut out of, in this run or in the stages before it."""
+    sections: list[Mapping[str, Any]] = [config.model_dump()]
+    for part in ("audio", "text", "bundle"):
+        bundle = getattr(config.pretrained, part)
+        file = Path(bundle).parent / CONFIG_FILE
+        if bundle and file.is_file():
+            sections.append(yaml.safe_load(file.read_text(encoding="utf-8")))
+    found = {}
+    for section in sections:
+        for part, name in (("voice", "prune_audio"), ("text", "prune")):
+            if section.get(name):
+                found[part] = str(section[name]["source"])
+    return found
 
 
 def _earlier(config: TrainConfig) -> list[dict[str, Any]]:

@@ -21,6 +21,9 @@ from hri_emo_ros.model.losses import LossConfig
 from hri_emo_ros.training.augment_config import AugmentSection, PairsSection, Range, Section
 from hri_emo_ros.training.splits import SplitRule
 
+CONFIG_FILE = "config.yaml"
+"""What a run folder keeps of its configuration."""
+
 
 class CorpusSection(Section):
     """One corpus to read."""

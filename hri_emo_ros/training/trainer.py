@@ -24,7 +24,7 @@ from rich.progress import (
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import clean_states
-from hri_emo_ros.training.config import TrainConfig
+from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig
 from hri_emo_ros.training.data import Sampler, load_data, validation_examples
 from hri_emo_ros.training.finish import finish
 from hri_emo_ros.training.log import TensorBoard
@@ -45,7 +45,6 @@ from hri_emo_ros.training.setup import (
 from hri_emo_ros.training.validation import Predictions, mean_over_corpora, predict, score_by_corpus
 
 CHECKPOINT, BEST = "checkpoint", "best"
-CONFIG_FILE = "config.yaml"
 
 
 class Trainer:
