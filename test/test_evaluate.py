@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from corpus_trees import tone
 
 from hri_emo_ros.audio.files import read_audio
@@ -101,13 +102,18 @@ def test_a_modality_scores_the_rows_that_have_it(tiny_bundle, manifest, modality
 def test_the_command_prints_and_writes_figures_and_a_page(tiny_bundle, manifest, tmp_path, capsys):
     arguments = ["evaluate", "--bundle", str(tiny_bundle), "--manifest", str(manifest),
                  "--json", str(tmp_path / "out" / "e.json"), "--out", str(tmp_path / "page"),
-                 "--threads", "1", "--sweep-snr", "10,0"]  # fmt: skip
+                 "--threads", "1", "--sweep-snr", "10,0", "--channels"]  # fmt: skip
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "unknown label: 1" in printed
     assert "hungry" in printed
     result = json.loads((tmp_path / "out" / "e.json").read_text())
     assert [point["snr_db"] for point in result["snr_sweep"]] == [None, 10.0, 0.0]
+    channels = {point["condition"]: point for point in result["channels"]}
+    # The compact encoder hears levels relative to the loudest: a gain changes rounding alone.
+    assert channels["peak at 0 dBFS"]["changed"] == 0.0
+    assert 0.0 <= channels["telephone, 300 to 3400 Hz"]["ua"] <= 1.0
+    assert "answers that change" in printed
     page = (tmp_path / "page" / "report.html").read_text()
     assert "Confusion" in page
     assert "UA and gate against noise" in page
@@ -129,3 +135,25 @@ def test_a_manifest_without_its_columns_is_refused(tmp_path):
         read_rows(path, "both")
     with pytest.raises(HriEmoError, match="cannot read the manifest"):
         read_rows(tmp_path / "none.csv", "both")
+
+
+def test_a_clip_is_heard_for_as_many_seconds_as_the_manifest_says(tiny_bundle, tmp_path):
+    rate = 16_000
+    rng = np.random.default_rng(0)
+    speech = 0.1 * np.sin(2 * np.pi * 220 * np.arange(rate) / rate) + 0.01 * rng.standard_normal(
+        rate
+    )
+    soundfile.write(tmp_path / "short.wav", speech, rate)
+    soundfile.write(
+        tmp_path / "long.wav", np.concatenate([speech, rng.standard_normal(rate)]), rate
+    )
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "path,emotion,seconds\nshort.wav,anger,\nlong.wav,anger,1.0\nlong.wav,anger,\n"
+        "short.wav,anger,soon\n"
+    )
+    result, scored = evaluate(tiny_bundle, path, "audio", threads=1)
+    short, capped, whole = (e.probabilities for e in scored.estimates)
+    np.testing.assert_allclose(capped, short, atol=1e-3)
+    assert np.abs(whole - short).max() > 1e-3
+    assert "seconds is 'soon'" in result["unreadable"][0]["reason"]

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifest", required=True,
         help="CSV with the columns path (relative to it, may be empty) and emotion; optionally text, "
-        "speaker, sex, language",
+        "speaker, sex, language, seconds (of the clip that are heard)",
     )  # fmt: skip
     parser.add_argument("--modality", choices=("audio", "text", "both"), default="both")
     parser.add_argument("--json", help="write all figures there")
@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise", default="pink", help="for --sweep-snr: pink, white or a folder of recordings"
     )
+    parser.add_argument(
+        "--channels", action="store_true",
+        help="also score the clips at other levels, through a telephone and amid silence",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"))
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads; 0 leaves one core free"
@@ -45,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("estimating", total=None)
         result, scored = evaluate(
-            args.bundle, args.manifest, args.modality, args.sweep_snr, args.noise, args.device,
-            args.threads, lambda: progress.advance(task),
+            args.bundle, args.manifest, args.modality, args.sweep_snr, args.noise, args.channels,
+            args.device, args.threads, lambda: progress.advance(task),
         )  # fmt: skip
     print_result(result, console)
     if args.json:

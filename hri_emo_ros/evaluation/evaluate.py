@@ -22,6 +22,7 @@ from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.evaluation.channels import CHANNELS
 from hri_emo_ros.evaluation.clips import speech_level
 from hri_emo_ros.evaluation.noise import NoiseSource
 from hri_emo_ros.training.corpus import emotion_words
@@ -290,6 +291,7 @@ def evaluate(
     modality: Modality = "both",
     sweep_snr: Sequence[float] = (),
     noise: str = "pink",
+    channels: bool = False,
     device: str = "cpu",
     threads: int = 0,
     progress: Callable[[], None] = lambda: None,
@@ -302,6 +304,7 @@ def evaluate(
         modality: what the engine is given of each row.
         sweep_snr: also estimate every clip at these signal-to-noise ratios, dB.
         noise: for the sweep: pink, white, or a folder of recordings.
+        channels: also estimate every clip at other levels, through a telephone and amid silence.
         device, threads: see `EmotionEngine`.
         progress: called after each row of each pass.
 
@@ -333,6 +336,8 @@ def evaluate(
     }
     if sweep_snr and modality != "text":
         result["snr_sweep"] = _sweep(engine, found, scored, sweep_snr, noise, progress)
+    if channels and modality != "text":
+        result["channels"] = _through_channels(engine, found, scored, progress)
     return result, scored
 
 
@@ -385,6 +390,25 @@ def _sweep(
         rows = replace(found, unreadable=[], rows=list(found.rows))
         change = partial(_add_noise, source=NoiseSource(noise, SAMPLE_RATE, seed=0), snr_db=snr)
         points.append(entry(estimate_rows(engine, rows, change, progress), snr))
+    return points
+
+
+def _through_channels(
+    engine: EmotionEngine, found: ManifestRows, clean: Scored, progress: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """UA and the share of answers that differ from the clean clips' in each condition."""
+    before = clean.probabilities.argmax(axis=1)
+    points = []
+    for name, change in CHANNELS.items():
+        rows = replace(found, unreadable=[], rows=list(found.rows))
+        answer = estimate_rows(engine, rows, change, progress).probabilities.argmax(axis=1)
+        points.append(
+            {
+                "condition": name,
+                "ua": metrics.ua(clean.targets, answer),
+                "changed": float((answer != before).mean()),
+            }
+        )
     return points
 
 

@@ -41,6 +41,13 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         highlight=False,
     )
     _print_classes(result, console)
+    for point in result.get("snr_sweep", ()):
+        name = "clean" if point["snr_db"] is None else f"{point['snr_db']:g} dB SNR"
+        console.print(f"  {name:<28} UA {point['ua']:.3f}  voice weight {point['audio_weight']:.3f}  "
+                      f"abstained {point['abstained']}", highlight=False)  # fmt: skip
+    for point in result.get("channels", ()):
+        console.print(f"  {point['condition']:<28} UA {point['ua']:.3f}  answers that change "
+                      f"{point['changed']:.1%}", highlight=False)  # fmt: skip
     for key, meaning in (
         ("unknown_labels", "unknown label"),
         ("left_out", "label without a counterpart"),
@@ -90,6 +97,10 @@ def write_report(result: dict[str, Any], scored: Scored, path: Path) -> None:
     sections = model_sections(scored.targets, scored.probabilities, scored.labels)
     if "snr_sweep" in result:
         sections.append(_sweep_section(result["snr_sweep"]))
+    if "channels" in result:
+        rows = [[p["condition"], p["ua"], f"{p['changed']:.1%}"] for p in result["channels"]]
+        table = Table("By channel", ["condition", "UA", "answers that change"], rows)
+        sections.append(Section("Level, line and silence", [table]))
     sections.append(_groups_section(result))
     counts = result["counts"]
     notices = [
