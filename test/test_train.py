@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import corpus_trees
 import numpy as np
@@ -17,10 +18,12 @@ import yaml
 from tiny_models import AUDIO_CONFIGS, COMPACT_AUDIO, COMPACT_TEXT, TEXT_CONFIGS
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.evaluate import read_rows
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import EncoderSpec
 from hri_emo_ros.training.augment_config import RuinSection
+from hri_emo_ros.training.card import write_card
 from hri_emo_ros.training.config import TrainConfig, parse_config
 from hri_emo_ros.training.data import load_data
 from hri_emo_ros.training.dry_run import dry_run, random_encoder
@@ -195,6 +198,15 @@ def three_stages(head: str = "hri_emo") -> list[TrainConfig]:
 def staged(root, tmp_path_factory) -> tuple[Path, list[dict]]:
     out = tmp_path_factory.mktemp("staged")
     return out / "three_fold5", train(three_stages(), root, out)
+
+
+def test_a_run_leaves_its_validation_side_as_a_manifest_for_evaluate(staged):
+    folder, _ = staged
+    found = read_rows(folder / "fusion" / "validation.csv", "both")
+    assert found.rows
+    assert not found.unknown_labels and not found.unreadable
+    assert all(row.path is not None and row.path.is_file() and row.text for row in found.rows)
+    assert read_rows(folder / "voice" / "validation.csv", "audio").rows
 
 
 def test_three_stages_end_in_a_fusion_bundle(staged):
@@ -427,3 +439,36 @@ def test_the_large_configurations_take_a_real_step_at_any_size():
     assert random_encoder(spec, "audio").config == {"model_type": "hubert"}
     with pytest.raises(HriEmoError, match="architecture is not known"):
         random_encoder(EncoderSpec(kind="transformers", name="somebody/else"), "audio")
+
+
+def test_the_card_puts_folds_side_by_side_and_names_what_encoders_were_cut_out_of(tmp_path):
+    common = {"head": "audio_only", "stage": "voice", "parameters": 7, "shared_speakers": [],
+              "constructed": False, "train_by_corpus": {"ravdess": 4},
+              "validation_by_corpus": {"ravdess": 2}}  # fmt: skip
+    scores = {"n": 2, "macro_f1": 0.5, "weighted_f1": 0.5, "ece": 0.1, "chance_ua": 0.25}
+    runs = []
+    for name, fold, left_out, ua in (
+        ("a", 1, None, 0.5),
+        ("b", 2, None, 0.7),
+        ("c", None, "emodb", 0.4),
+    ):
+        folder = tmp_path / name / "voice"
+        folder.mkdir(parents=True)
+        corpus = left_out or "ravdess"
+        metrics = {**common, "fold": fold, "leave_corpus_out": left_out,
+                   "validation": {corpus: {**scores, "ua": ua}}}  # fmt: skip
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        runs.append(str(folder))
+    config = parse_config(
+        {
+            "model": {"head": "audio_only"},
+            "card_runs": runs,
+            "prune_audio": {"source": "whisper-base"},
+        }
+    )
+    nothing = SimpleNamespace(left_out={})
+    card = write_card(config, {**common, "fold": None, "leave_corpus_out": None}, nothing)
+    # Student's t with one degree of freedom: 12.7 standard errors of 0.1.
+    assert "| ravdess | shared | 0.500 | 0.700 | 0.600 [-0.671, 1.871] |" in card
+    assert "| emodb | 2 | 0.400 | 0.500 | 0.250 |" in card
+    assert "The voice encoder was cut out of OpenAI's whisper-base (MIT)." in card
