@@ -208,7 +208,11 @@ def _figures(result: dict[str, Any]) -> list[str]:
             lines.append(
                 f"| {name} | {scores['n']:.0f} | {' | '.join(cells)} | {scores['ece']:.3f} |"
             )
-    own = {n: s["own_words_ua"] for n, s in result["validation"].items() if "own_words_ua" in s}
+    own = {
+        n: s["own_words_ua"]
+        for n, s in result["validation"].items()
+        if "own_words_ua" in s and n != result["leave_corpus_out"]
+    }
     lines += [
         f"\nWith {name}'s own words told apart (an auxiliary head, not in the bundle): UA {value:.3f}."
         for name, value in own.items()
