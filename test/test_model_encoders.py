@@ -7,6 +7,7 @@ import torch
 from tiny_models import AUDIO_CONFIGS, TEXT_CONFIGS, tiny_config, tiny_model, voice
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.bundle import find_bundle, load_bundle
 from hri_emo_ros.model.config import EncoderSpec, ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder, TextEncoder
 from hri_emo_ros.model.network import EmotionModel
@@ -115,9 +116,10 @@ def test_wrong_model_settings_are_refused():
         tiny_config(labels=("a", "a"))
 
 
-def test_the_compact_pair_has_under_eight_million_parameters():
-    model = EmotionModel(ModelConfig(), seed=0)
-    assert sum(p.numel() for p in model.parameters()) < 8_000_000
+def test_the_shipped_model_has_under_eight_million_parameters_and_twenty_megabytes():
+    bundle = load_bundle("")
+    assert sum(p.numel() for p in bundle.model.parameters()) < 8_000_000
+    assert (find_bundle("") / "model.safetensors").stat().st_size < 20e6
 
 
 def test_absent_modalities_are_not_encoded():

@@ -62,10 +62,10 @@ class CompactAudioConfig(PreTrainedConfig):
         active_db: float = 40.0,
         active_margin: int = 0,
         hidden_size: int = 512,
-        num_hidden_layers: int = 2,
-        num_attention_heads: int = 4,
+        num_hidden_layers: int = 1,
+        num_attention_heads: int = 6,
         head_size: int = 64,
-        intermediate_size: int = 768,
+        intermediate_size: int = 1024,
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate

@@ -20,7 +20,7 @@ from hri_emo_ros.model.layers import sinusoidal_positions
 
 COMPACT_TEXT_CONFIG: dict[str, Any] = {
     "model_type": "bert",
-    "vocab_size": 8000,
+    "vocab_size": 4300,
     "hidden_size": 384,
     "num_hidden_layers": 2,
     "num_attention_heads": 6,
@@ -28,7 +28,7 @@ COMPACT_TEXT_CONFIG: dict[str, Any] = {
     "max_position_embeddings": 128,
     "type_vocab_size": 1,
 }
-"""A BERT of 5.5 million parameters; as wide as MiniLM-L6, so that one can teach it."""
+"""A BERT of 4.1 million parameters; as wide as MiniLM-L6, so that one can teach it."""
 
 
 class AudioEncoder(nn.Module):

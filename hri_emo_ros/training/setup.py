@@ -36,7 +36,7 @@ from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 Progress = Callable[[str, int], Callable[[], None]]
 """Starts a bar: (what, how many) -> function to call after each."""
 
-_VOCABULARY = 8000
+_VOCABULARY = 4300
 
 
 @dataclass
