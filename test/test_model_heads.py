@@ -34,21 +34,6 @@ def test_an_item_alone_equals_the_same_item_in_a_padded_batch(head, audio, text)
             )
 
 
-def test_the_voice_heads_convolution_starts_as_nothing_and_never_hears_the_padding():
-    plain = tiny_model(tiny_config("audio_only"))
-    bundle = tiny_model(tiny_config("audio_only", head_channels=4))
-    weights = plain.model.state_dict()
-    bundle.model.load_state_dict(weights, strict=False)
-    items = mixed_items()
-    torch.testing.assert_close(score(bundle, items).logits, score(plain, items).logits)
-    torch.nn.init.normal_(bundle.model.audio_head.context.project.weight)
-    together = score(bundle, items).logits
-    assert not torch.allclose(together, score(plain, items).logits)
-    for row, item in enumerate(items):
-        alone = score(bundle, [item]).logits[0]
-        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("sequence", [True, False])
 def test_precomputed_features_of_any_two_widths_are_inputs(head, sequence):

@@ -116,7 +116,8 @@ def test_the_encoder_survives_being_saved(source, clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "most"), [("layers", 3, 2), ("heads", 4, 2), ("intermediate_size", 99, 32)]
+    ("name", "value", "most"),
+    [("layers", 3, 2), ("heads", 4, 2), ("heads", 0, 2), ("intermediate_size", 99, 32)],
 )
 def test_more_than_there_is_cannot_be_kept(source, clips, name, value, most):
     kept = {"layers": 1, name: value}

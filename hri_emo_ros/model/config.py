@@ -82,8 +82,6 @@ class ModelConfig(BaseModel):
     head_norm: Literal["layer", "batch"] = "layer"
     """Normalisation in the unimodal classifiers: LayerNorm of what comes in, or BatchNorm of the
     hidden layer."""
-    head_channels: int = Field(0, ge=0)
-    """Channels of a residual convolution over time in front of the voice head's pooling; 0 for none."""
     text_pooling: Literal["mean", "first"] = "mean"
     """What stands for a text in the text and late-fusion heads: the mean over its tokens or the first
     token (RoBERTa's <s>, BERT's [CLS])."""

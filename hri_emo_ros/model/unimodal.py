@@ -15,43 +15,14 @@ class AudioHead(nn.Module):
 
     def __init__(self, hidden_size: int, config: ModelConfig) -> None:
         super().__init__()
-        self.context = (
-            TemporalContext(hidden_size, config.head_channels, config.dropout)
-            if config.head_channels
-            else None
-        )
         self.pool = AttentiveStatistics(hidden_size)
         self.width = 2 * hidden_size
         self.classifier = _classifier(self.width, config)
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """[B, F, D], [B, F] -> logits [B, L], pooled [B, 2 D]; zeros where there is no frame."""
-        if self.context is not None:
-            states = self.context(states, mask)
         pooled = self.pool(states, mask)
         return _classify(self.classifier, pooled, mask.any(1)), pooled
-
-
-class TemporalContext(nn.Module):
-    """States plus what a convolution over five frames makes of them: [B, F, D], [B, F] -> [B, F, D].
-
-    It starts as the identity, so that a head on a pretrained encoder begins with its states.
-    """
-
-    def __init__(self, hidden_size: int, channels: int, dropout: float) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(hidden_size, channels, 5, padding=2)
-        self.norm = nn.LayerNorm(channels)
-        self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(channels, hidden_size)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        valid = mask.unsqueeze(-1)
-        around = self.conv((states * valid).transpose(1, 2)).transpose(1, 2)
-        change = self.project(self.dropout(nn.functional.gelu(self.norm(around))))
-        return (states + change) * valid
 
 
 class TextHead(nn.Module):

@@ -72,7 +72,8 @@ def prune_audio_encoder(
         "heads": available,
         "intermediate_size": weights["layers.0.feedforward_in.weight"].shape[0],
     }
-    heads, units = heads or most["heads"], intermediate_size or most["intermediate_size"]
+    heads = most["heads"] if heads is None else heads
+    units = most["intermediate_size"] if intermediate_size is None else intermediate_size
     kept = {"layers": layers, "heads": heads, "intermediate_size": units}
     for name, value in kept.items():
         if not 1 <= value <= most[name]:
