@@ -51,8 +51,8 @@ TEXT_CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {"model_type": "bert", **_SIZE, "max_position_embeddings": 64},
     "roberta": {"model_type": "roberta", **_SIZE, "max_position_embeddings": 66, "pad_token_id": 0},
 }
-COMPACT_AUDIO = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_size": 8,
-                 "intermediate_size": 32}  # fmt: skip
+COMPACT_AUDIO = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                 "conv_channels": 24, "query_size": 8, "value_size": 8, "intermediate_size": 32}  # fmt: skip
 COMPACT_TEXT = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48}
 
 

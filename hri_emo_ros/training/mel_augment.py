@@ -85,12 +85,16 @@ class MelAugment:
         )
 
     def __call__(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Warp, crop, reverberate, equalise, add noise, limit the band: in the order in which the world does it."""
+        """Warp, crop and corrupt; the lengths change."""
         power, lengths = self.crop(*self.warp(power, lengths))
+        return self.corrupt(power, lengths), lengths
+
+    def corrupt(self, power: Tensor, lengths: Tensor) -> Tensor:
+        """Reverberate, equalise, add noise, limit the band: in the order in which the world does it."""
         power = self.equalise(self.drift(self.reverb(power)))
         power = self.band_limit(self.add_noise(power, lengths))
         valid = torch.arange(power.shape[1])[None] < lengths[:, None]
-        return power * valid[..., None], lengths
+        return power * valid[..., None]
 
     def seed(self, seed: int) -> None:
         """Start the random draws anew: a batch's augmentation depends on its number alone."""

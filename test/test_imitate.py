@@ -1,0 +1,78 @@
+"""Teaching a thinned voice encoder what the whole network hears in clean speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from hri_emo_ros.training.audio_store import AudioStore
+from hri_emo_ros.training.config import ImitateSection
+from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.training.imitate import imitate
+from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig
+from hri_emo_ros.training.mel_store import MelStore
+from hri_emo_ros.training.prune_audio_encoder import (
+    prune_audio_encoder,
+    whole_encoder,
+    whole_states,
+)
+from hri_emo_ros.training.setup import mel_centres
+
+RATE = 16_000
+
+
+@torch.no_grad()
+def error_in_noise(encoder, whole, store, voices, augment) -> float:
+    """Mean squared error of the states in noise, where the whole network's clean ones have variance 1."""
+    augment.seed(1)
+    found, wanted = [], []
+    for item in voices:
+        power = torch.from_numpy(10.0 ** (store.full(item).astype(np.float32) / 10.0))[None]
+        everything = torch.ones(1, power.shape[1], dtype=torch.bool)
+        clean, _ = whole.normalise(power, everything)
+        wanted.append(whole_states(whole, clean[0])[-1])
+        noisy = augment.corrupt(power, torch.tensor([power.shape[1]]))
+        states = encoder.encode(whole.normalise(noisy, everything)[0], everything)
+        found.append(states.last_hidden_state[0])
+    target = torch.cat(wanted)
+    target = torch.nn.functional.layer_norm(target, target.shape[1:])
+    target = (target - target.mean(0)) / target.std(0)
+    return float((torch.cat(found) - target).square().mean())
+
+
+def test_imitation_brings_states_in_noise_closer_to_the_clean_ones(
+    tiny_whisper: Path, tmp_path: Path
+) -> None:
+    whole = whole_encoder(str(tiny_whisper), 2)
+    rng = np.random.default_rng(0)
+    t = np.arange(int(1.2 * RATE)) / RATE
+    voices = []
+    for number in range(24):
+        pitch = 120 * 1.5 ** rng.uniform(0, 4)
+        tone = np.sin(2 * np.pi * pitch * t) * (1.2 + np.sin(2 * np.pi * rng.uniform(1, 5) * t))
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, 0.1 * tone, RATE)
+        voices.append(Item(str(number), "tones", "-", (1.0,), audio=path))
+    audio = AudioStore()
+    audio.load(voices)
+    store = MelStore(whole, audio)
+    store.load(voices, all_speeds=False)
+    clean = [torch.from_numpy(10.0 ** (store.full(v).astype(np.float32) / 10.0)) for v in voices]
+    mels = [whole.normalise(p[None], torch.ones(1, len(p)).bool())[0][0] for p in clean]
+    thin = prune_audio_encoder(whole, mels, query_size=4, value_size=4, intermediate_size=8)
+    thin.requires_grad_(False)
+    noise = store.power_of(rng.standard_normal(3 * RATE).astype(np.float32))
+    settings = MelAugmentConfig(
+        noise_p=1.0, snr_db=(0.0, 10.0), reverb_p=0.0, eq_p=0.0, band_p=0.0, drift_p=0.0
+    )
+    augment = MelAugment(mel_centres(whole), store.frame_rate, [noise], torch.Generator(), settings)
+    before = error_in_noise(thin, whole, store, voices, augment)
+    section = ImitateSection(epochs=20.0, batch_size=8, lr=2e-3)
+    left = imitate(thin, whole, voices, store, augment, section, 0, lambda *_: lambda: None)
+    after = error_in_noise(thin, whole, store, voices, augment)
+    assert after < 0.7 * before
+    assert abs(left - after) < 0.3 * before
+    assert not any(parameter.requires_grad for parameter in thin.parameters())
