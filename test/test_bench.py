@@ -32,3 +32,11 @@ def test_the_bench_reports_stages_speed_and_memory(tiny_bundle: Path, tmp_path: 
 def test_a_length_out_of_bounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--hours", "0"]) == 2
     assert "--hours is 0, must be 0.001 to 48" in capsys.readouterr().err
+
+
+def test_a_folder_for_recordings_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["bench", "--hours", "0.01", "--tmp", str(tmp_path / "file" / "below")]) != 0
+    assert "--tmp" in capsys.readouterr().err
