@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import corpus_trees
 import numpy as np
+import pytest
 import soundfile
 import torch
 
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.model.compact_audio import CompactAudioEncoder
 from hri_emo_ros.training.audio_store import AudioStore
-from hri_emo_ros.training.config import ImitateSection
+from hri_emo_ros.training.config import ImitateSection, parse_config
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.imitate import imitate
 from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig
@@ -20,6 +26,7 @@ from hri_emo_ros.training.prune_audio_encoder import (
     whole_states,
 )
 from hri_emo_ros.training.setup import mel_centres
+from hri_emo_ros.training.trainer import Trainer
 
 RATE = 16_000
 
@@ -76,3 +83,54 @@ def test_imitation_brings_states_in_noise_closer_to_the_clean_ones(
     assert after < 0.7 * before
     assert abs(left - after) < 0.3 * before
     assert not any(parameter.requires_grad for parameter in thin.parameters())
+
+
+@pytest.fixture(scope="module")
+def cut_and_taught(tiny_whisper: Path) -> dict[str, Any]:
+    return {
+        "name": "voice",
+        "data": {"corpora": [{"name": "ravdess", "path": "ravdess"}], "fold": 5},
+        "prune_audio": {
+            "source": str(tiny_whisper),
+            "layers": 2,
+            "query_size": 4,
+            "intermediate_size": 8,
+            "imitate": {"epochs": 1.0, "batch_size": 8},
+        },
+        "model": {
+            "head": "audio_only",
+            "audio": {"kind": "compact", "unfreeze_last_n_layers": 0},
+            "head_hidden": 16,
+            "head_norm": "batch",
+        },
+        "augment": {"mel": {"enabled": True}},
+        "optim": {"epochs": 2, "batch_size": 8, "ema": 0.9},
+    }
+
+
+def test_a_run_ships_the_taught_encoder_which_the_head_left_alone(
+    cut_and_taught: dict[str, Any], tmp_path: Path
+) -> None:
+    corpus_trees.ravdess(tmp_path / "ravdess", actors=(1, 4, 8, 2), takes=2)
+    trainer = Trainer(parse_config(cut_and_taught), tmp_path, tmp_path / "run")
+    assert trainer.run(stop_after=3) == {}
+    taught = {k: v.clone() for k, v in trainer.network.model.audio_encoder.state_dict().items()}
+    solved = CompactAudioEncoder.from_pretrained(tmp_path / "run" / "pruned_audio_encoder")
+    for name, value in solved.state_dict().items():
+        moved = not torch.equal(taught[f"model.{name}"], value)
+        assert moved == (name not in ("mel_bank", "window")), name
+
+    again = Trainer(parse_config(cut_and_taught), tmp_path, tmp_path / "run")
+    again.run(resume=True)
+    shipped = load_bundle(tmp_path / "run" / "bundle").model.audio_encoder.state_dict()
+    for name, value in taught.items():
+        torch.testing.assert_close(shipped[name], value, atol=2e-3, rtol=2e-3)  # 16-bit weights
+
+
+def test_imitation_without_spectrograms_to_corrupt_is_refused(
+    cut_and_taught: dict[str, Any], tmp_path: Path
+) -> None:
+    corpus_trees.ravdess(tmp_path / "ravdess", actors=(1, 4, 8, 2), takes=1)
+    config = parse_config({**cut_and_taught, "augment": {}})
+    with pytest.raises(HriEmoError, match=r"prune_audio\.imitate.*augment\.mel\.enabled"):
+        Trainer(config, tmp_path, tmp_path / "run").run()
