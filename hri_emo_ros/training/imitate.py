@@ -2,7 +2,7 @@
 
 The student gets a clip as rooms, lines and noise leave it and learns the states that the whole network
 gives for the clean clip, by their mean squared error (FitNets, Romero et al. 2015, arXiv:1412.6550). No
-label is used, so nothing is learnt about who feels what, and two hours of speech go a long way.
+label is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hri_emo_ros.model.compact_audio import CompactAudioEncoder
 from hri_emo_ros.training.config import ImitateSection
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment
-from hri_emo_ros.training.mel_store import MelStore, collate_power
+from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
 from hri_emo_ros.training.prune_audio_encoder import whole_states
 
 _WARM_UP = 50  # steps
@@ -50,13 +50,10 @@ def imitate(
         Mean squared error over the last epoch, where the teacher's states have variance 1.
     """
     bar = progress("the whole network's states", len(voices))
-    spans = [store.span(item) for item in voices]
-    targets: list[Tensor] = []
-    for item, (start, end) in zip(voices, spans, strict=True):
-        power, lengths = collate_power([store.full(item)[start:end]])
-        log_mel, _ = whole.normalise(power, torch.ones(1, int(lengths[0]), dtype=torch.bool))
-        states = whole_states(whole, log_mel[0])[-1]
-        targets.append(nn.functional.layer_norm(states, states.shape[1:]).half())
+    active = [store.full(item)[slice(*store.span(item))] for item in voices]
+    targets = []
+    for clip in active:
+        targets.append(_target(whole, clip))
         bar()
     deviation, mean = torch.std_mean(torch.cat(targets).float(), dim=0)
 
@@ -81,7 +78,7 @@ def imitate(
             order = rng.permutation(len(voices))
         rows = order[step % batches * section.batch_size :][: section.batch_size]
         # From the first frame on: states know their place in the utterance.
-        clips = [store.full(voices[row])[slice(*spans[row])][: section.frames] for row in rows]
+        clips = [active[row][: section.frames] for row in rows]
         wanted = [
             (targets[row][: -(-len(clip) // store.encoder.stride)].float() - mean) / deviation
             for row, clip in zip(rows, clips, strict=True)
@@ -106,3 +103,11 @@ def imitate(
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(name not in frozen)
     return float(np.mean(errors[-batches:]))
+
+
+def _target(whole: CompactAudioEncoder, clip: HalfArray) -> Tensor:
+    """[F, d] 16-bit floats: the whole network's last states of a clean clip, normalised per frame."""
+    power, lengths = collate_power([clip])
+    log_mel, _ = whole.normalise(power, torch.ones(1, int(lengths[0]), dtype=torch.bool))
+    states = whole_states(whole, log_mel[0])[-1]
+    return nn.functional.layer_norm(states, states.shape[1:]).half()

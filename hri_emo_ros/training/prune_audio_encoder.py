@@ -114,12 +114,11 @@ def prune_audio_encoder(
     for number, (small, large) in enumerate(zip(thin.layers, whole.layers, strict=True)):
         wanted = [states[number] for states in targets]
         streams = _thin_layer(small, large, streams, wanted)
-    standardise(thin, streams)
+    _standardise(thin, streams)
     return thin
 
 
-@torch.no_grad()
-def standardise(encoder: CompactAudioEncoder, streams: Sequence[Tensor]) -> None:
+def _standardise(encoder: CompactAudioEncoder, streams: Sequence[Tensor]) -> None:
     """Let states come out with mean 0 and deviation 1 in every channel over the streams [F, d] that
     leave the last layer."""
     c = encoder.config
@@ -176,7 +175,6 @@ def _thin_layer(
 
 
 def _thin_attention(small: EncoderLayer, large: EncoderLayer, streams: Sequence[Tensor]) -> None:
-    width = large.attention_out.out_features
     incoming = torch.cat([large.attention_norm(x) for x in streams])
     root, mean = _root(torch.cov(incoming.T)), incoming.mean(0)
     rank, value_rank = small.sizes[0], small.sizes[2]
@@ -206,9 +204,6 @@ def _thin_attention(small: EncoderLayer, large: EncoderLayer, streams: Sequence[
         row_biases.append(torch.cat([query_bias, torch.zeros(rank), value_bias]))
     _copy(small.query_key_value, torch.cat(rows), torch.cat(row_biases))
     # The values' directions were chosen by head; now all of them together give the output.
-    _copy(
-        small.attention_out, torch.eye(width, small.attention_out.in_features), torch.zeros(width)
-    )
     moments = Moments()
     for x in streams:
         moments.add(_inner_attention(small, x), _attend(large, x))

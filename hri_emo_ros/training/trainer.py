@@ -167,7 +167,7 @@ class Trainer:
                 voices, self.sources.mel, augment, section.imitate, self.config.seed, bars,
             )  # fmt: skip
         self._say(f"imitation leaves {error:.3f} of the whole network's variance unexplained")
-        if self.average is not None:
+        if self.average is not None:  # it began with the encoder's weights from before
             self.average = Average(self.module, self.config.optim.ema)
 
     def _loop(self, board: TensorBoard | None, stop_after: int | None) -> bool:
