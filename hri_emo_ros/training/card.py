@@ -96,6 +96,12 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
                   "that left a part out, or of the stages it was built from."]  # fmt: skip
     entries = [*([result] if "validation" in result else []), *earlier]
     lines += _overview(entries)
+    folds = result.get("calibration", {}).get("held_out_voice")
+    if folds:
+        lines.append(
+            f"\nThe voice alone, {folds['n']:.0f} clips of all folds."
+            + _calibration(folds, "the other folds, reported on each in turn").replace("\n", " ")
+        )
     for entry in entries:
         lines += _figures(entry)
     return "\n".join(lines) + "\n"
@@ -224,13 +230,19 @@ def _figures(result: dict[str, Any]) -> list[str]:
             lines.append(f"\nUA by {kind}: {values}.")
     held_out = result.get("calibration", {}).get("held_out")
     if held_out:
-        gain = held_out["gain_from_abstaining_on_20_percent"]
         lines.append(
-            f"\nCalibration error {held_out['ece_before']:.3f} before and {held_out['ece_after']:.3f} "
-            "after temperature scaling (fitted on one half of the validation speakers, reported on the "
-            f"other); not answering the least certain 20 % changes accuracy by {gain:+.3f}."
+            _calibration(held_out, "one half of the validation speakers, reported on the other")
         )
     return [*lines, *_conditions(result.get("conditions", {}))]
+
+
+def _calibration(held_out: Mapping[str, float], fitted_on: str) -> str:
+    gain = held_out["gain_from_abstaining_on_20_percent"]
+    return (
+        f"\nCalibration error {held_out['ece_before']:.3f} before and {held_out['ece_after']:.3f} after "
+        f"temperature scaling (fitted on {fitted_on}); not answering the least certain 20 % changes "
+        f"accuracy by {gain:+.3f}."
+    )
 
 
 def _spread(value: float, interval: list[float] | None) -> str:
