@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
 from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence
+from hri_emo_ros.model.network import EmotionModel
+from hri_emo_ros.model.output import EncodedBatch
 
 HEADS = ("hri_emo", "late_fusion", "audio_only", "text_only")
 
@@ -82,6 +87,41 @@ def test_without_a_modality_hri_emo_answers_as_the_other_alone_does():
     )
     torch.testing.assert_close(out.logits[1], out.audio_logits[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(out.logits[2], out.text_logits[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gate", "voice", "words"),
+    [(0.5, 1.0, 1.0), (0.8, 1.0, 0.0), (0.625, 1.0, 0.5), (0.3, 0.2, 1.0)],
+)
+def test_an_even_gate_counts_both_answers_in_full_and_takes_away_from_one_only(gate, voice, words):
+    z_a, z_t = torch.tensor([[2.0, -1.0, 0.0]]), torch.tensor([[0.0, 1.0, -3.0]])
+    evidence = UnimodalEvidence(z_a, z_t)
+    found = HriEmoFusion._experts(torch.tensor([[gate]]), evidence)
+    torch.testing.assert_close(found, voice * z_a + words * z_t)
+
+
+def test_the_gate_judges_answers_and_conditions_and_not_whose_voice_it_is():
+    bundle = tiny_model(tiny_config())
+    batch = collate([ModelItem(voice(0.7), SENTENCES[1])], bundle.config, bundle.tokenizer)
+    with torch.no_grad():
+        heard = EncodedBatch(*bundle.model.encode_audio(batch), *bundle.model.encode_text(batch))
+        other = replace(heard, audio=heard.audio.roll(3, -1))
+        z = torch.tensor([[1.0, 0, 0, 3.0, 0, 0, 0]])
+        first, second = (bundle.model.fuse(e, batch, audio_logits=z) for e in (heard, other))
+        asked = bundle.model.fuse(heard, batch, audio_logits=2 * z)
+    assert torch.equal(first.beta, second.beta)
+    assert not torch.equal(first.beta, asked.beta)
+
+
+def test_the_queries_correct_nothing_before_they_have_learnt_to():
+    bundle = tiny_model(tiny_config())
+    fresh = EmotionModel(bundle.config, seed=0).eval()
+    batch = collate([ModelItem(voice(0.7), SENTENCES[1])], bundle.config, bundle.tokenizer)
+    with torch.no_grad():
+        out = fresh(batch)
+    evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
+    sum_of_both = HriEmoFusion._experts(out.gate[:, None], evidence)
+    torch.testing.assert_close(out.logits, sum_of_both, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -88,20 +88,6 @@ def test_gate_loss_is_least_where_beta_trusts_the_modality_that_knows():
     assert losses[0] > losses[1] > losses[2]
 
 
-def test_a_handicap_moves_the_best_gate_toward_the_words():
-    target = torch.tensor([0])
-    knows = [3.0, 0.0, 0.0]
-
-    def best(handicap: float) -> float:
-        gates = [g / 20 for g in range(1, 20)]
-        return min(gates, key=lambda g: float(gate_loss(
-            output(knows, knows, knows, g), target, "single_label", 1.0, handicap)))  # fmt: skip
-
-    assert best(0.0) == 0.5
-    # sigmoid(-0.85) = 0.3: the voice counts as so many nat worse.
-    assert best(0.85) == 0.3
-
-
 def test_unimodal_losses_leave_absent_rows_out_and_may_have_their_own_targets():
     bundle = tiny_model(tiny_config())
     out = bundle.model(collate(mixed_items(), bundle.config, bundle.tokenizer))

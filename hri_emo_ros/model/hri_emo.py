@@ -5,18 +5,20 @@ Per utterance, with voice states A [F, d] and word states T [N, d] (projected to
 1. A and T attend to themselves, then to each other; residual and LayerNorm after each. Every voice
    frame is kept.
 2. beta = sigmoid(MLP(evidence)) in [0, 1]^d. The evidence is all from *before* step 1, where audio
-   still holds no text: pooled encoder states, what each modality alone would answer and how sure it
-   is, signal-to-noise ratio, recogniser confidence, amounts of speech and words. beta is exactly 1
-   where words are absent and 0 where the voice is.
+   still holds no text: what each modality alone would answer and how sure it is, signal-to-noise
+   ratio, recogniser confidence, amounts of speech and words. Not the encoders' states: from them the
+   gate learnt whose voice and which sentences it had seen, and hardly moved for anybody else. beta is
+   exactly 1 where words are absent and 0 where the voice is.
 3. h = beta * h_a + (1 - beta) * h_t, with h_a, h_t the means of the states.
 4. The memory is [beta * A ; (1 - beta) * T ; h]. Emotion queries attend to each other and to it.
    With g = mean(beta), log(g / F) and log((1 - g) / N) are added to the scores of the voice's and the
    words' entries: at equal scores the modalities share the attention as g : 1 - g, however many frames
    or words there are. One logit per emotion comes from its query.
-5. With ``unimodal_path``: logits = g (2 - g) z_a + (1 - g)(1 + g) z_t + 4 g (1 - g) z_queries, where
-   z_a, z_t are the unimodal logits. At g = 1 (or 0) this is exactly the voice's (the words') own
-   answer, so a modality that is absent or judged worthless cannot hurt; in between the experts' logits
-   add up (a product of experts, Hinton 2002) and the queries correct them.
+5. With ``unimodal_path``: logits = c(g) z_a + c(1 - g) z_t + c(g) c(1 - g) z_queries, where z_a,
+   z_t are the unimodal logits and c(x) = 4 x - 1, held in [0, 1]. At g = 1/2 both answers count in full
+   (a product of experts, Hinton 2002), which is right for two that are each as sure as they should be;
+   the gate takes away from the one that is surer than it should be, all of it from g = 3/4 (or 1/4) on.
+   So a modality that is absent or judged worthless cannot hurt. The queries correct the sum of two.
 """
 
 from __future__ import annotations
@@ -32,6 +34,12 @@ from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.layers import AttentionBlock, masked_mean
 from hri_emo_ros.model.output import EncodedBatch
 
+_SNR_UNIT = 10.0
+"""dB"""
+_SHARE_UNIT = 0.25
+"""Of shares in [0, 1]. With these units all evidence varies by about as much, so that in few steps the
+gate learns from the telling parts of it as readily as from the many."""
+
 
 @dataclass
 class UnimodalEvidence:
@@ -41,19 +49,10 @@ class UnimodalEvidence:
     """[B, L]"""
     text_logits: Tensor
     """[B, L]"""
-    audio_pooled: Tensor
-    """[B, audio width]"""
-    text_pooled: Tensor
-    """[B, text width]"""
 
     def detached(self) -> UnimodalEvidence:
         """The same without gradient: the gate's witnesses are not to be coached by the verdict."""
-        return UnimodalEvidence(
-            self.audio_logits.detach(),
-            self.text_logits.detach(),
-            self.audio_pooled.detach(),
-            self.text_pooled.detach(),
-        )
+        return UnimodalEvidence(self.audio_logits.detach(), self.text_logits.detach())
 
 
 class CrossModalBlock(nn.Module):
@@ -83,18 +82,13 @@ class ReliabilityGate(nn.Module):
     # two presence flags; speech and words.
     SCALARS = 11
 
-    def __init__(self, audio_width: int, text_width: int, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden = config.gate_hidden
         self.multi_label = config.objective == "multi_label"
-        self.audio = nn.Sequential(nn.LayerNorm(audio_width), nn.Linear(audio_width, hidden // 2))
-        self.text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, hidden // 2))
-        inputs = 2 * (hidden // 2) + 2 * len(config.labels) + self.SCALARS
         self.mlp = nn.Sequential(
-            nn.Linear(inputs, hidden),
+            nn.Linear(2 * len(config.labels) + self.SCALARS, config.gate_hidden),
             nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, config.d_model),
+            nn.Linear(config.gate_hidden, config.d_model),
         )
 
     def forward(
@@ -104,13 +98,13 @@ class ReliabilityGate(nn.Module):
         known = torch.isfinite(batch.snr_db) & audio.squeeze(1)
         snr = (
             torch.where(known, batch.snr_db, torch.zeros_like(batch.snr_db)).clamp(-20.0, 40.0)
-            / 20.0
+            / _SNR_UNIT
         )
         scalars = torch.stack(
             [
                 snr,
                 known.float(),
-                batch.asr_confidence * text.squeeze(1),
+                batch.asr_confidence * text.squeeze(1) / _SHARE_UNIT,
                 audio.squeeze(1).float(),
                 text.squeeze(1).float(),
                 torch.log1p(batch.speech_seconds.clamp(min=0.0)) * audio.squeeze(1),
@@ -122,22 +116,13 @@ class ReliabilityGate(nn.Module):
             self._answer(logits) * present
             for logits, present in ((evidence.audio_logits, audio), (evidence.text_logits, text))
         ]
-        inputs = torch.cat(
-            [
-                self.audio(evidence.audio_pooled) * audio,
-                self.text(evidence.text_pooled) * text,
-                *answers,
-                scalars,
-            ],
-            dim=-1,
-        )
-        beta = torch.sigmoid(self.mlp(inputs))
+        beta = torch.sigmoid(self.mlp(torch.cat([*answers, scalars], dim=-1)))
         beta = torch.where(text, beta, torch.ones_like(beta))
         beta = torch.where(audio, beta, torch.zeros_like(beta))
         return torch.where(audio | text, beta, torch.full_like(beta, 0.5))
 
     def _answer(self, logits: Tensor) -> Tensor:
-        """Posterior, its normalised entropy and its maximum: [B, L + 2]."""
+        """Posterior, and its normalised entropy and maximum in units of their own: [B, L + 2]."""
         if self.multi_label:
             p = torch.sigmoid(logits)
             both = torch.stack([p, 1 - p], dim=-1).clamp(min=1e-7)
@@ -145,7 +130,8 @@ class ReliabilityGate(nn.Module):
         else:
             p = torch.softmax(logits, dim=-1)
             entropy = torch.special.entr(p).sum(-1, keepdim=True) / math.log(logits.shape[-1])
-        return torch.cat([p, entropy, p.amax(-1, keepdim=True)], dim=-1)
+        sure = torch.cat([entropy, p.amax(-1, keepdim=True)], dim=-1)
+        return torch.cat([p, sure / _SHARE_UNIT], dim=-1)
 
 
 class EmotionDecoder(nn.Module):
@@ -178,14 +164,7 @@ class EmotionDecoder(nn.Module):
 class HriEmoFusion(nn.Module):
     """Steps 1 to 5 of the module's docstring."""
 
-    def __init__(
-        self,
-        audio_size: int,
-        text_size: int,
-        audio_width: int,
-        text_width: int,
-        config: ModelConfig,
-    ) -> None:
+    def __init__(self, audio_size: int, text_size: int, config: ModelConfig) -> None:
         super().__init__()
         self.unimodal_path = config.unimodal_path
         self.project_audio = nn.Sequential(
@@ -195,8 +174,11 @@ class HriEmoFusion(nn.Module):
             nn.LayerNorm(text_size), nn.Linear(text_size, config.d_model)
         )
         self.blocks = nn.ModuleList(CrossModalBlock(config) for _ in range(config.fusion_layers))
-        self.gate = ReliabilityGate(audio_width, text_width, config)
+        self.gate = ReliabilityGate(config)
         self.decoder = EmotionDecoder(config)
+        if config.unimodal_path:
+            # A correction begins at none, and grows only where the sum of both answers is not enough.
+            nn.init.zeros_(self.decoder.readout)
 
     def forward(
         self,
@@ -217,8 +199,8 @@ class HriEmoFusion(nn.Module):
 
         g = beta.mean(-1, keepdim=True)
         if self.unimodal_path and not self.training and not (audio_present & text_present).any():
-            # The queries' factor g (1 - g) is exactly 0: provisional states, which have no words yet,
-            # need not pay for the decoder.
+            # The queries' factor is exactly 0: provisional states, which have no words yet, need not pay
+            # for the decoder.
             return self._experts(g, evidence) * (audio_present | text_present), beta, None
 
         audio, text = self.project_audio(encoded.audio), self.project_text(encoded.text)
@@ -242,7 +224,9 @@ class HriEmoFusion(nn.Module):
         )
         logits = self.decoder(memory, mask, bias)
         if self.unimodal_path:
-            logits = self._experts(g, evidence) + 4 * g * (1 - g) * logits
+            # Detached: else the gate would stay in the middle just to keep the queries in play.
+            room = (_counted(g) * _counted(1 - g)).detach()
+            logits = self._experts(g, evidence) + room * logits
         # With nothing to judge by, the only honest answer is a uniform one.
         logits = logits * (audio_present | text_present)
         return logits, beta, torch.stack(looked).mean(0) if looked else None
@@ -250,7 +234,12 @@ class HriEmoFusion(nn.Module):
     @staticmethod
     def _experts(g: Tensor, evidence: UnimodalEvidence) -> Tensor:
         """What the unimodal answers add up to under the gate [B, 1]: logits [B, L]."""
-        return g * (2 - g) * evidence.audio_logits + (1 - g) * (1 + g) * evidence.text_logits
+        return _counted(g) * evidence.audio_logits + _counted(1 - g) * evidence.text_logits
+
+
+def _counted(share: Tensor) -> Tensor:
+    """How much of a modality's answer counts where the gate gives it `share` of the trust."""
+    return (4 * share - 1).clamp(0.0, 1.0)
 
 
 def _share(gate: Tensor, mask: Tensor) -> Tensor:

@@ -23,9 +23,6 @@ class LossConfig(BaseModel):
     """Weight of the gate's supervision."""
     gate_temperature: float = Field(1.0, gt=0.0)
     """nat; differences in log-likelihood much above it call for a gate of 0 or 1."""
-    gate_handicap: float = 0.0
-    """nat taken from the voice's log-likelihood. The gate learns on speakers whom the voice's head was
-    trained on, and strangers are heard less well than these."""
 
 
 def compute_losses(
@@ -62,9 +59,7 @@ def compute_losses(
             losses[name] = _loss(logits[present], target[present], objective, config, class_weights)
         else:
             losses[name] = zero
-    losses["gate"] = gate_loss(
-        output, soft, objective, config.gate_temperature, config.gate_handicap
-    )
+    losses["gate"] = gate_loss(output, soft, objective, config.gate_temperature)
     losses["total"] = (
         losses["main"]
         + config.auxiliary * (losses["audio"] + losses["text"])
@@ -74,15 +69,11 @@ def compute_losses(
 
 
 def gate_loss(
-    output: ModelOutput,
-    targets: Tensor,
-    objective: Objective,
-    temperature: float = 1.0,
-    handicap: float = 0.0,
+    output: ModelOutput, targets: Tensor, objective: Objective, temperature: float = 1.0
 ) -> Tensor:
     """Pull the mean of beta toward the modality that knows the answer.
 
-    Binary cross-entropy between mean(beta) and sigmoid((ll_audio - handicap - ll_text) / temperature),
+    Binary cross-entropy between mean(beta) and sigmoid((ll_audio - ll_text) / temperature),
     where ll is the log-likelihood of the true label under each modality's own (detached) logits; over
     utterances that have both. 0 where there are none or the head has no gate.
     """
@@ -94,7 +85,7 @@ def gate_loss(
         _log_likelihood(logits[both].detach(), soft, objective)
         for logits in (output.audio_logits, output.text_logits)
     )
-    wanted = torch.sigmoid((audio - handicap - text) / temperature)
+    wanted = torch.sigmoid((audio - text) / temperature)
     gate = output.gate[both].float().clamp(1e-6, 1 - 1e-6)
     return functional.binary_cross_entropy(gate, wanted)
 

@@ -60,9 +60,7 @@ class EmotionModel(nn.Module):
         if config.head in ("hri_emo", "text_only"):
             self.text_head = TextHead(text_size, config)
         if config.head == "hri_emo":
-            self.fusion = HriEmoFusion(
-                audio_size, text_size, self.audio_head.width, self.text_head.width, config
-            )
+            self.fusion = HriEmoFusion(audio_size, text_size, config)
         elif config.head == "late_fusion":
             self.late_fusion = LateFusion(audio_size, text_size, config)
 
@@ -125,29 +123,40 @@ class EmotionModel(nn.Module):
         return _spread(states, mask, present)
 
     def fuse(
-        self, encoded: EncodedBatch, batch: ModelBatch, need_alignment: bool = False
+        self,
+        encoded: EncodedBatch,
+        batch: ModelBatch,
+        need_alignment: bool = False,
+        audio_logits: Tensor | None = None,
     ) -> ModelOutput:
         """The head over the encoders' states.
 
         Args:
             need_alignment: fill `ModelOutput.text_to_audio`.
+            audio_logits: [B, L], the voice's own answer for the head ``hri_emo``; None asks the audio
+                head.
         """
         if self.config.head == "audio_only":
-            logits, _ = self.audio_head(encoded.audio, encoded.audio_mask)
+            logits = self.audio_head(encoded.audio, encoded.audio_mask)
             return unimodal_output(logits, encoded, audio=True)
         if self.config.head == "text_only":
-            logits, _ = self.text_head(encoded.text, encoded.text_mask)
+            logits = self.text_head(encoded.text, encoded.text_mask)
             return unimodal_output(logits, encoded, audio=False)
         if self.config.head == "late_fusion":
             return self._late_fusion(encoded)
-        return self._hri_emo(encoded, batch, need_alignment)
+        if audio_logits is None:
+            audio_logits = self.audio_head(encoded.audio, encoded.audio_mask)
+        return self._hri_emo(encoded, batch, need_alignment, audio_logits)
 
     def _hri_emo(
-        self, encoded: EncodedBatch, batch: ModelBatch, need_alignment: bool
+        self,
+        encoded: EncodedBatch,
+        batch: ModelBatch,
+        need_alignment: bool,
+        audio_logits: Tensor,
     ) -> ModelOutput:
-        audio_logits, audio_pooled = self.audio_head(encoded.audio, encoded.audio_mask)
-        text_logits, text_pooled = self.text_head(encoded.text, encoded.text_mask)
-        evidence = UnimodalEvidence(audio_logits, text_logits, audio_pooled, text_pooled)
+        text_logits = self.text_head(encoded.text, encoded.text_mask)
+        evidence = UnimodalEvidence(audio_logits, text_logits)
         logits, beta, looked = self.fusion(encoded, evidence, batch, need_alignment)
         output = ModelOutput(
             logits,

@@ -16,13 +16,11 @@ class AudioHead(nn.Module):
     def __init__(self, hidden_size: int, config: ModelConfig) -> None:
         super().__init__()
         self.pool = AttentiveStatistics(hidden_size)
-        self.width = 2 * hidden_size
-        self.classifier = _classifier(self.width, config)
+        self.classifier = _classifier(2 * hidden_size, config)
 
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, F, D], [B, F] -> logits [B, L], pooled [B, 2 D]; zeros where there is no frame."""
-        pooled = self.pool(states, mask)
-        return _classify(self.classifier, pooled, mask.any(1)), pooled
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """[B, F, D], [B, F] -> logits [B, L]; zeros where there is no frame."""
+        return _classify(self.classifier, self.pool(states, mask), mask.any(1))
 
 
 class TextHead(nn.Module):
@@ -30,14 +28,12 @@ class TextHead(nn.Module):
 
     def __init__(self, hidden_size: int, config: ModelConfig) -> None:
         super().__init__()
-        self.width = hidden_size
         self.pooling = config.text_pooling
-        self.classifier = _classifier(self.width, config)
+        self.classifier = _classifier(hidden_size, config)
 
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, N, D], [B, N] -> logits [B, L], pooled [B, D]; zeros where there is no token."""
-        pooled = pool_text(states, mask, self.pooling)
-        return _classify(self.classifier, pooled, mask.any(1)), pooled
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """[B, N, D], [B, N] -> logits [B, L]; zeros where there is no token."""
+        return _classify(self.classifier, pool_text(states, mask, self.pooling), mask.any(1))
 
 
 def _classify(classifier: nn.Sequential, pooled: Tensor, present: Tensor) -> Tensor:

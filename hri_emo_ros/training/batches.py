@@ -18,6 +18,7 @@ from hri_emo_ros.training.audio_store import AudioStore
 from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.training.cross_fit import NO_FOLD
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
 from hri_emo_ros.training.pairs import Example
@@ -45,6 +46,8 @@ class TrainBatch:
     """[B, W] a corpus's own words, one-hot (or mixed); zeros where not asked."""
     intensity: Tensor
     """[B] 1 strong, 0 normal, NaN where not told."""
+    folds: Tensor
+    """[B] int64, the cross-fitted head that has not heard the row's speaker; -1 where there is none."""
     log_mel: Tensor | None = None
     """[B, T, M] in place of the waveform, for the compact audio encoder; zeros in absent rows."""
     mel_mask: Tensor | None = None
@@ -74,6 +77,8 @@ class Sources:
     """The own words asked for by the auxiliary task."""
     teacher: Mapping[str, FloatArray] | None = None
     """Item id -> the teacher's probabilities."""
+    folds: Mapping[str, int] = field(default_factory=dict)
+    """Item id -> fold of the cross-fitted heads."""
 
 
 @dataclass
@@ -289,6 +294,9 @@ class BatchMaker:
             weights=torch.tensor([weights.get(e.item.id, 1.0) for e in examples]),
             word_targets=self._word_targets(examples),
             intensity=torch.tensor([_intensity(e.voice) for e in examples]),
+            folds=torch.tensor(
+                [sources.folds.get(e.voice.id, NO_FOLD) if e.voice else NO_FOLD for e in examples]
+            ),
         )
         if sources.teacher is not None:
             batch.teacher = torch.from_numpy(

@@ -95,13 +95,7 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
         lines += ["", "Trained on everything: the figures below are those of runs of the same recipe "
                   "that left a part out, or of the stages it was built from."]  # fmt: skip
     entries = [*([result] if "validation" in result else []), *earlier]
-    lines += _overview(entries)
-    folds = result.get("calibration", {}).get("held_out_voice")
-    if folds:
-        lines.append(
-            f"\nThe voice alone, {folds['n']:.0f} clips of all folds."
-            + _calibration(folds, "the other folds, reported on each in turn").replace("\n", " ")
-        )
+    lines += _overview(entries, result.get("calibration", {}).get("held_out_voice"))
     for entry in entries:
         lines += _figures(entry)
     return "\n".join(lines) + "\n"
@@ -155,8 +149,11 @@ def _counts(results: Sequence[dict[str, Any]]) -> tuple[dict[str, int], dict[str
     return sides
 
 
-def _overview(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The voice alone over several runs: each fold and their mean, and corpora left out of training."""
+def _overview(
+    results: Sequence[dict[str, Any]], calibration: Mapping[str, float] | None
+) -> list[str]:
+    """The voice alone over several runs: each fold and their mean, its calibration over the folds, and
+    corpora left out of training."""
     voices = [r for r in results if r["head"] == "audio_only"]
     folds = sorted((r for r in voices if not r["leave_corpus_out"]), key=lambda r: r["fold"] or 0)
     lines: list[str] = []
@@ -174,6 +171,9 @@ def _overview(results: Sequence[dict[str, Any]]) -> list[str]:
                     cells = ["" if v is None else f"{v:.3f}" for v in values]
                     lines.append(f"| {name} | {labels} | {' | '.join(cells)} | {_mean(known)} |")
         lines += ["", "Means with a 95 % interval from the spread of the folds (Student's t)."]
+    if calibration:
+        others = _calibration(calibration, "the other folds, reported on each in turn").strip()
+        lines += ["", f"{calibration['n']:.0f} answers of all folds. {others}"]
     left_out = [r for r in voices if r["leave_corpus_out"]]
     if left_out:
         lines += ["", "## The voice on a corpus it has never heard", "",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import ModelConfig
@@ -55,6 +55,44 @@ class DataSection(Section):
     """Longer clips are cropped: at a random position in training, to the end elsewhere."""
 
 
+class OptimSection(Section):
+    """AdamW with warm-up and cosine."""
+
+    epochs: float = Field(20.0, gt=0.0)
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1)
+    """Batches per step."""
+    lr: float = Field(1e-3, gt=0.0)
+    """Of AdamW."""
+    encoder_lr: float | None = Field(None, gt=0.0)
+    """Of pretrained encoders; None takes `lr`."""
+    weight_decay: float = Field(0.01, ge=0.0)
+    """Not of biases and norms."""
+    betas: Range = (0.9, 0.999)
+    schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
+    """``one_cycle``: cosine up from lr/10 and down to lr/1000, AdamW's first beta 0.95 to 0.85 and
+    back (as torch's OneCycleLR); ``cosine``: linear up, cosine to 0."""
+    warmup: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of all steps."""
+    clip_norm: float = Field(1.0, gt=0.0)
+    ema: float = Field(0.0, ge=0.0, lt=1.0)
+    """Decay of the averaged weights that are validated and shipped; 0 for none."""
+    balance: float = Field(0.0, ge=0.0, le=1.0)
+    """Loss weight = (frequency of the item's corpus and class) ** -balance; 0 for none."""
+
+
+class CrossFitSection(Section):
+    """Heads that the fusion learns from in place of the one that has heard every speaker; see
+    `training.cross_fit`."""
+
+    folds: int = Field(4, ge=2)
+    """Parts into which the training speakers are split."""
+    optim: OptimSection = OptimSection(
+        epochs=6.0, lr=2e-3, weight_decay=0.05, schedule="one_cycle", warmup=0.2, clip_norm=2.0
+    )
+    """Of these heads."""
+
+
 class PretrainedSection(Section):
     """Where weights come from. ``stage:NAME`` is the bundle of an earlier stage."""
 
@@ -67,6 +105,14 @@ class PretrainedSection(Section):
     freeze_heads: bool = False
     """Keep the single-modality heads as they were: what the network says when one modality is absent
     stays exactly what the single-modality bundles say."""
+    cross_fit: CrossFitSection | None = None
+    """None teaches the gate with the pretrained head's own answers. Needs `freeze_heads`."""
+
+    @model_validator(mode="after")
+    def _frozen(self) -> PretrainedSection:
+        if self.cross_fit is not None and not self.freeze_heads:
+            raise ValueError("cross_fit needs freeze_heads: true")
+        return self
 
 
 class PruneSection(Section):
@@ -130,32 +176,6 @@ class AuxiliarySection(Section):
     """Weight of telling strong from normal intensity."""
     words_of: str = "ravdess"
     """Corpus whose words are asked for; its own-word recall is reported."""
-
-
-class OptimSection(Section):
-    """AdamW with warm-up and cosine."""
-
-    epochs: float = Field(20.0, gt=0.0)
-    batch_size: int = Field(32, ge=1)
-    accumulate: int = Field(1, ge=1)
-    """Batches per step."""
-    lr: float = Field(1e-3, gt=0.0)
-    """Of AdamW."""
-    encoder_lr: float | None = Field(None, gt=0.0)
-    """Of pretrained encoders; None takes `lr`."""
-    weight_decay: float = Field(0.01, ge=0.0)
-    """Not of biases and norms."""
-    betas: Range = (0.9, 0.999)
-    schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
-    """``one_cycle``: cosine up from lr/10 and down to lr/1000, AdamW's first beta 0.95 to 0.85 and
-    back (as torch's OneCycleLR); ``cosine``: linear up, cosine to 0."""
-    warmup: float = Field(0.1, ge=0.0, lt=1.0)
-    """Share of all steps."""
-    clip_norm: float = Field(1.0, gt=0.0)
-    ema: float = Field(0.0, ge=0.0, lt=1.0)
-    """Decay of the averaged weights that are validated and shipped; 0 for none."""
-    balance: float = Field(0.0, ge=0.0, le=1.0)
-    """Loss weight = (frequency of the item's corpus and class) ** -balance; 0 for none."""
 
 
 class CalibrationSection(Section):

@@ -21,6 +21,7 @@ from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import train_tokenizer
 from hri_emo_ros.training.batches import TrainBatch
 from hri_emo_ros.training.config import TrainConfig
+from hri_emo_ros.training.cross_fit import NO_FOLD
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
 from hri_emo_ros.types import SAMPLE_RATE
@@ -174,4 +175,5 @@ def _batch(config: ModelConfig, size: int, seconds: float) -> TrainBatch:
         weights=torch.ones(size),
         word_targets=torch.zeros(size, 0),
         intensity=torch.full((size,), float("nan")),
+        folds=torch.full((size,), NO_FOLD),
     )

@@ -14,6 +14,7 @@ from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.training.batches import TrainBatch
 from hri_emo_ros.training.config import TrainConfig
+from hri_emo_ros.training.cross_fit import CrossFittedHeads
 
 
 @dataclass
@@ -57,6 +58,12 @@ class TrainingModule(nn.Module):
                 if head is not None:
                     head.requires_grad_(False)
                     self.frozen_heads.append(head)
+        self.cross_fitted: CrossFittedHeads | None = None
+        if config.pretrained.cross_fit is not None:
+            self.cross_fitted = CrossFittedHeads(
+                model.audio_head, config.pretrained.cross_fit.folds
+            ).requires_grad_(False)
+            self.frozen_heads.append(self.cross_fitted)
 
     def _remember(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._hidden = inputs[0]
@@ -76,13 +83,19 @@ class TrainingModule(nn.Module):
     def output(self, batch: TrainBatch) -> ModelOutput:
         """Score one batch."""
         model = self.model
-        if batch.log_mel is None:
-            audio, audio_mask = model.encode_audio(batch.model)
-        else:
-            audio, audio_mask = self._encode_mel(batch)
+        audio, audio_mask = self.encode_audio(batch)
         text, text_mask = model.encode_text(batch.model)
         encoded = EncodedBatch(audio, audio_mask, text, text_mask)
+        if self.training and self.cross_fitted is not None:
+            strangers = self.cross_fitted(audio, audio_mask, batch.folds)
+            return model.fuse(encoded, batch.model, audio_logits=strangers)
         return model.fuse(encoded, batch.model)
+
+    def encode_audio(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+        """States [B, F, D] and mask [B, F] of the voices, from mel powers where the batch has them."""
+        if batch.log_mel is None:
+            return self.model.encode_audio(batch.model)
+        return self._encode_mel(batch)
 
     def _encode_mel(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         assert batch.log_mel is not None

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.training import cross_fit
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import clean_states
@@ -98,6 +99,9 @@ class Trainer:
         self.sampler = Sampler(config, self.data.train, self.lengths)
         self.examples = validation_examples(config, self.data.validation)
         self.states = clean_states(self, self.examples) if fusion else None
+        if config.pretrained.cross_fit is not None:
+            voices = [item for item in self.data.train if item.audio is not None]
+            self.sources.folds = cross_fit.speaker_folds(voices, config.pretrained.cross_fit.folds)
         self.module = TrainingModule(self.network.model, config, len(self.sources.words))
         optimizer = make_optimizer(self.module, self.network.pretrained, config.optim)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.module, optimizer)
@@ -132,6 +136,7 @@ class Trainer:
             self._restore(self.folder / CHECKPOINT)
         else:
             self._imitate()
+            self._cross_fit()
             torch.manual_seed(self.config.seed)
         board = TensorBoard(self.folder / "tensorboard") if self._logs() else None
         started = time.perf_counter()
@@ -169,6 +174,11 @@ class Trainer:
         self._say(f"imitation leaves {error:.3f} of the whole network's variance unexplained")
         if self.average is not None:  # it began with the encoder's weights from before
             self.average = Average(self.module, self.config.optim.ema)
+
+    def _cross_fit(self) -> None:
+        if self.module.cross_fitted is not None:
+            with self._progress() as bars:
+                cross_fit.fit(self, self.module.cross_fitted, bars)
 
     def _loop(self, board: TensorBoard | None, stop_after: int | None) -> bool:
         """Steps until the end; False when it stopped at `stop_after`."""
