@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -62,6 +63,17 @@ def test_the_model_id_changes_with_the_weights(tmp_path):
     save_bundle(one, tmp_path / "one")
     save_bundle(other, tmp_path / "other")
     assert one.model_id != other.model_id
+
+
+def test_other_users_may_read_every_file_of_a_bundle(tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_bundle(tiny_model(tiny_config()), tmp_path / "b")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "b").iterdir() if path.is_file()]
+    assert len(files) > 3
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in files)
 
 
 def test_no_pickle_is_written(tiny_bundle):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.calibration import Calibration
@@ -102,7 +102,8 @@ def save_bundle(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        # Not save_file: its files can be read by their owner alone, and a robot's nodes may be another's.
+        (folder / WEIGHTS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
         (folder / CONFIG_FILE).write_text(
             document.model_dump_json(indent=1) + "\n", encoding="utf-8"
         )
