@@ -46,7 +46,7 @@ def stages(folds: int = FOLDS) -> list[TrainConfig]:
          "model": {"head": "hri_emo", "audio": frozen, "text": frozen, "d_model": 16,
                    "head_hidden": 16, "head_norm": "batch"},
          "pretrained": {"audio": "stage:voice", "text": "stage:words", "freeze_heads": True,
-                        "cross_fit": {"folds": folds, "optim": {"epochs": 2, "lr": 3e-3}}},
+                        "cross_fit": {"folds": folds, "epochs": 2, "lr": 3e-3}},
          "augment": {"ruin": {"audio_noise_p": 0.5}},
          "pairs": {"enabled": True, "validation": 12}},
     ]  # fmt: skip
@@ -83,9 +83,14 @@ def test_more_folds_than_speakers_are_refused_by_name():
         speaker_folds([item(k, f"s{k % 2}") for k in range(8)], FOLDS)
 
 
-def test_cross_fitting_heads_that_go_on_learning_is_refused():
-    with pytest.raises(HriEmoError, match="cross_fit needs freeze_heads"):
-        parse_config({"pretrained": {"cross_fit": {"folds": 2}}})
+@pytest.mark.parametrize(
+    ("head", "freeze"), [("hri_emo", False), ("late_fusion", True), ("text_only", True)]
+)
+def test_cross_fitting_where_no_frozen_voice_answers_is_refused(head, freeze):
+    with pytest.raises(HriEmoError, match=r"configuration: 'pretrained\.cross_fit' needs"):
+        parse_config(
+            {"model": {"head": head}, "pretrained": {"cross_fit": {}, "freeze_heads": freeze}}
+        )
 
 
 def test_each_row_is_answered_by_the_head_of_its_fold():

@@ -55,42 +55,15 @@ class DataSection(Section):
     """Longer clips are cropped: at a random position in training, to the end elsewhere."""
 
 
-class OptimSection(Section):
-    """AdamW with warm-up and cosine."""
-
-    epochs: float = Field(20.0, gt=0.0)
-    batch_size: int = Field(32, ge=1)
-    accumulate: int = Field(1, ge=1)
-    """Batches per step."""
-    lr: float = Field(1e-3, gt=0.0)
-    """Of AdamW."""
-    encoder_lr: float | None = Field(None, gt=0.0)
-    """Of pretrained encoders; None takes `lr`."""
-    weight_decay: float = Field(0.01, ge=0.0)
-    """Not of biases and norms."""
-    betas: Range = (0.9, 0.999)
-    schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
-    """``one_cycle``: cosine up from lr/10 and down to lr/1000, AdamW's first beta 0.95 to 0.85 and
-    back (as torch's OneCycleLR); ``cosine``: linear up, cosine to 0."""
-    warmup: float = Field(0.1, ge=0.0, lt=1.0)
-    """Share of all steps."""
-    clip_norm: float = Field(1.0, gt=0.0)
-    ema: float = Field(0.0, ge=0.0, lt=1.0)
-    """Decay of the averaged weights that are validated and shipped; 0 for none."""
-    balance: float = Field(0.0, ge=0.0, le=1.0)
-    """Loss weight = (frequency of the item's corpus and class) ** -balance; 0 for none."""
-
-
 class CrossFitSection(Section):
     """Heads that the fusion learns from in place of the one that has heard every speaker; see
     `training.cross_fit`."""
 
     folds: int = Field(4, ge=2)
     """Parts into which the training speakers are split."""
-    optim: OptimSection = OptimSection(
-        epochs=6.0, lr=2e-3, weight_decay=0.05, schedule="one_cycle", warmup=0.2, clip_norm=2.0
-    )
-    """Of these heads."""
+    epochs: float = Field(6.0, gt=0.0)
+    lr: float = Field(2e-3, gt=0.0)
+    weight_decay: float = Field(0.05, ge=0.0)
 
 
 class PretrainedSection(Section):
@@ -106,13 +79,8 @@ class PretrainedSection(Section):
     """Keep the single-modality heads as they were: what the network says when one modality is absent
     stays exactly what the single-modality bundles say."""
     cross_fit: CrossFitSection | None = None
-    """None teaches the gate with the pretrained head's own answers. Needs `freeze_heads`."""
-
-    @model_validator(mode="after")
-    def _frozen(self) -> PretrainedSection:
-        if self.cross_fit is not None and not self.freeze_heads:
-            raise ValueError("cross_fit needs freeze_heads: true")
-        return self
+    """None teaches the gate with the pretrained head's own answers. Needs `freeze_heads` and the head
+    ``hri_emo``."""
 
 
 class PruneSection(Section):
@@ -178,6 +146,32 @@ class AuxiliarySection(Section):
     """Corpus whose words are asked for; its own-word recall is reported."""
 
 
+class OptimSection(Section):
+    """AdamW with warm-up and cosine."""
+
+    epochs: float = Field(20.0, gt=0.0)
+    batch_size: int = Field(32, ge=1)
+    accumulate: int = Field(1, ge=1)
+    """Batches per step."""
+    lr: float = Field(1e-3, gt=0.0)
+    """Of AdamW."""
+    encoder_lr: float | None = Field(None, gt=0.0)
+    """Of pretrained encoders; None takes `lr`."""
+    weight_decay: float = Field(0.01, ge=0.0)
+    """Not of biases and norms."""
+    betas: Range = (0.9, 0.999)
+    schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
+    """``one_cycle``: cosine up from lr/10 and down to lr/1000, AdamW's first beta 0.95 to 0.85 and
+    back (as torch's OneCycleLR); ``cosine``: linear up, cosine to 0."""
+    warmup: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of all steps."""
+    clip_norm: float = Field(1.0, gt=0.0)
+    ema: float = Field(0.0, ge=0.0, lt=1.0)
+    """Decay of the averaged weights that are validated and shipped; 0 for none."""
+    balance: float = Field(0.0, ge=0.0, le=1.0)
+    """Loss weight = (frequency of the item's corpus and class) ** -balance; 0 for none."""
+
+
 class CalibrationSection(Section):
     """Temperature and thresholds, fitted on validation speakers that are not reported on."""
 
@@ -229,6 +223,15 @@ class TrainConfig(Section):
         if not name or "/" in name or name.startswith("."):
             raise ValueError("must be a plain folder name")
         return name
+
+    @model_validator(mode="after")
+    def _cross_fit(self) -> TrainConfig:
+        wanted = self.pretrained.cross_fit is not None
+        if wanted and not (self.pretrained.freeze_heads and self.model.head == "hri_emo"):
+            raise ValueError(
+                "'pretrained.cross_fit' needs 'pretrained.freeze_heads: true' and 'model.head: hri_emo'"
+            )
+        return self
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
@@ -301,6 +304,8 @@ def _explain(error: ValidationError) -> str:
         parent = _section(TrainConfig, first["loc"][:-1])
         allowed = f", must be one of: {', '.join(parent)}" if parent else ""
         return f"unknown key '{where}'{allowed}"
+    if not where:  # about several keys, which the message names
+        return str(first["msg"]).removeprefix("Value error, ")
     return f"'{where}' is {first['input']!r}: {first['msg']}"
 
 

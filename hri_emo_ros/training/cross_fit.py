@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.unimodal import AudioHead
+from hri_emo_ros.training.config import OptimSection
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.optim import make_optimizer, schedule
 
@@ -84,7 +85,10 @@ def fit(
     assert section is not None
     module = trainer.module
     heads.requires_grad_(True).train()
-    optim = section.optim
+    optim = OptimSection(
+        epochs=section.epochs, lr=section.lr, weight_decay=section.weight_decay,
+        schedule="one_cycle", warmup=0.2, clip_norm=2.0,
+    )  # fmt: skip
     optimizer = make_optimizer(heads, set(), optim)
     steps = max(1, round(optim.epochs * trainer.sampler.batches))
     advance = bar("heads that have not heard the speaker", steps)

@@ -38,6 +38,7 @@ from hri_emo_ros.training.optim import (
     schedule,
     tune_allocator,
 )
+from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.prune_audio_encoder import whole_encoder
 from hri_emo_ros.training.setup import (
     compact_encoder,
@@ -100,7 +101,7 @@ class Trainer:
         self.examples = validation_examples(config, self.data.validation)
         self.states = clean_states(self, self.examples) if fusion else None
         if config.pretrained.cross_fit is not None:
-            voices = [item for item in self.data.train if item.audio is not None]
+            voices = [e.voice for e in map(from_item, self.data.train) if e.voice is not None]
             self.sources.folds = cross_fit.speaker_folds(voices, config.pretrained.cross_fit.folds)
         self.module = TrainingModule(self.network.model, config, len(self.sources.words))
         optimizer = make_optimizer(self.module, self.network.pretrained, config.optim)
