@@ -23,7 +23,6 @@ from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import EncoderSpec
 from hri_emo_ros.training.augment_config import RuinSection
-from hri_emo_ros.training.calibrate import calibrate
 from hri_emo_ros.training.card import write_card
 from hri_emo_ros.training.config import TrainConfig, parse_config
 from hri_emo_ros.training.data import load_data
@@ -336,35 +335,6 @@ def test_a_model_trained_on_everything_takes_its_folds_calibration(staged, root,
     assert "validation" not in result
     fitted = results[-1]["calibration"]["temperature"]
     assert result["calibration"]["temperature"] == fitted
-
-
-def test_the_voice_is_calibrated_on_other_folds_than_it_is_reported_on(tmp_path):
-    rng = np.random.default_rng(0)
-    folders = []
-    for fold, sharpness in enumerate((3.0, 3.0, 1.0)):
-        logits = rng.normal(0.0, 1.5, (400, 7))
-        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        true = [rng.choice(7, p=row) for row in p]
-        folders.append(tmp_path / f"fold{fold}")
-        folders[-1].mkdir()
-        voice = np.arange(400) < 300
-        np.savez(
-            folders[-1] / "validation.npz", logits=(sharpness * logits).astype(np.float32),
-            targets=np.eye(7, dtype=np.float32)[true], audio_present=voice, text_present=~voice,
-        )  # fmt: skip
-
-    def report(*chosen: Path) -> dict:
-        config = parse_config({"calibration": {"runs": [str(folder) for folder in chosen]}})
-        fitted = calibrate(config, [])
-        assert fitted is not None
-        return fitted[1]
-
-    alike = report(*folders[:2])["held_out_voice"]
-    assert alike["n"] == 600
-    assert alike["ece_before"] > 0.15 and alike["ece_after"] < 0.06
-    # A fold is not helped by a temperature of its own: the third needs another than the rest.
-    assert report(folders[0], folders[2])["held_out_voice"]["ece_after"] > 0.15
-    assert "held_out_voice" not in report(folders[0])
 
 
 def test_a_teacher_and_a_pruned_encoder_can_start_the_words(root, tmp_path):

@@ -1,0 +1,43 @@
+"""An engine that writes down what it is asked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hri_emo_ros.types import (
+    LABELS,
+    EmotionEstimate,
+    SignalQuality,
+    Transcript,
+)
+
+QUALITY = SignalQuality(20.0, -20.0, 0.0, 0.8)
+
+
+class Recorder:
+    """An engine that notes what it is asked, so that the joining can be seen alone."""
+
+    labels = LABELS
+    model_id = "recorder"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, str | None, bool]] = []
+        self.fail = False
+
+    def estimate(
+        self,
+        samples: np.ndarray | None,
+        transcript: Transcript | None,
+        quality: SignalQuality | None = None,
+        explain: bool = False,
+    ) -> EmotionEstimate:
+        if self.fail:
+            raise ValueError("out of order")
+        count = 0 if samples is None else len(samples)
+        self.asked.append((count, transcript and transcript.text, explain))
+        flat = np.full(len(LABELS), 1 / len(LABELS), np.float32)
+        return EmotionEstimate(
+            LABELS, flat, flat > 0.1, 1.0, 0.5, 0.5, flat, flat, count / 16000, self.model_id,
+            quality=quality, transcript=transcript,
+            latency={"audio_encoder": 0.2, "text_encoder": 0.1, "fusion": 0.01},
+        )  # fmt: skip

@@ -1,0 +1,408 @@
+"""Joining speech and words: one final outcome per utterance, in order, whatever arrives when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from recording_engine import QUALITY, Recorder
+
+from hri_emo_ros.audio.utterance import UtteranceBuffer
+from hri_emo_ros.pipeline import (
+    LATENCY_STAGES,
+    Outcome,
+    UtteranceJoiner,
+)
+from hri_emo_ros.types import (
+    LABELS,
+    AbstainReason,
+    SpeechChunk,
+    Transcript,
+)
+
+SECOND = 1_000_000_000
+
+
+class Rig:
+    """A joiner with everything it emits."""
+
+    def __init__(self, live: bool = True, **values: Any) -> None:
+        self.engine = Recorder()
+        self.outcomes: list[Outcome] = []
+        names = {name.replace("__", "."): value for name, value in values.items()}
+        self.joiner = UtteranceJoiner(self.engine, names, self.outcomes.append, live)
+
+    def say(
+        self, utterance: int, now: float, chunks: int = 4, last: bool = True, first: int = 0
+    ) -> None:
+        """Chunks of 0.25 s, all arriving at `now`."""
+        for sequence in range(first, chunks):
+            self.joiner.speech(
+                chunk(utterance, sequence, last=last and sequence == chunks - 1), now
+            )
+
+    @property
+    def finals(self) -> list[Outcome]:
+        return [o for o in self.outcomes if o.stage == "final"]
+
+    @property
+    def provisionals(self) -> list[Outcome]:
+        return [o for o in self.outcomes if o.stage == "provisional"]
+
+
+def chunk(utterance: int, sequence: int, last: bool = False, **values: Any) -> SpeechChunk:
+    start_ns = utterance * 100 * SECOND
+    first = sequence * 4000
+    made = SpeechChunk(
+        utterance, sequence, start_ns + first * SECOND // 16000, start_ns, first,
+        np.full(4000, 0.1, np.float32), QUALITY, last,
+        speech_end_ns=start_ns + (first + 2000) * SECOND // 16000 if last else 0,
+    )  # fmt: skip
+    return replace(made, **values)
+
+
+def test_words_that_come_in_time_make_the_final_at_once() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    assert rig.finals == []
+    rig.joiner.transcript(1, Transcript("hello there", latency=0.4), now=1.5)
+    [final] = rig.finals
+    assert final.utterance_id == 1
+    assert final.stamp_ns == 100 * SECOND
+    assert rig.engine.asked[-1] == (16000, "hello there", False)
+
+
+def test_without_words_voice_alone_speaks_after_the_hold() -> None:
+    rig = Rig(final__hold=1.5)
+    rig.say(1, now=1.0)
+    rig.joiner.tick(2.4)
+    assert rig.finals == []
+    assert rig.joiner.next_deadline == pytest.approx(2.5)
+    rig.joiner.tick(2.5)
+    assert len(rig.finals) == 1
+    assert rig.engine.asked[-1][1] is None
+    assert rig.joiner.counters["without_words"] == 1
+    assert rig.joiner.next_deadline is None
+
+
+def test_words_that_come_too_late_are_counted_and_change_nothing() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.joiner.tick(10.0)
+    rig.joiner.transcript(1, Transcript("late"), now=11.0)
+    assert len(rig.finals) == 1
+    assert rig.joiner.counters["late_transcripts"] == 1
+
+
+def test_words_that_lay_in_the_queue_came_in_time() -> None:
+    rig = Rig(final__hold=1.5)
+    rig.say(1, now=1.0)
+    # The worker was busy until 5.0: a chunk and then the words had come at 2.0.
+    rig.joiner.speech(chunk(2, 0), now=5.0, arrived=2.0)
+    assert rig.finals == []
+    rig.joiner.transcript(1, Transcript("in time"), now=5.1, arrived=2.0)
+    assert rig.engine.asked[-1][1] == "in time"
+    assert rig.finals[0].latency["queue"] == pytest.approx(3.1)
+
+
+def test_a_recogniser_that_failed_is_not_waited_for() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.joiner.transcript(1, None, now=1.1)
+    assert len(rig.finals) == 1
+    assert rig.engine.asked[-1][1] is None
+
+
+def test_an_empty_transcript_reaches_the_engine_as_none() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.joiner.transcript(1, Transcript("  ", confidence=0.0), now=1.1)
+    assert rig.engine.asked[-1][1] is None
+
+
+def test_no_words_are_awaited_where_there_is_no_source() -> None:
+    rig = Rig(transcript__source="none")
+    rig.say(1, now=1.0)
+    assert len(rig.finals) == 1
+    assert rig.joiner.counters["without_words"] == 0
+
+
+def test_finals_come_in_the_order_of_the_utterances() -> None:
+    rig = Rig(final__hold=1.5)
+    for number in (1, 2, 3):
+        rig.say(number, now=float(number) / 10)
+    rig.joiner.transcript(3, Transcript("three"), now=0.4)
+    rig.joiner.transcript(2, Transcript("two"), now=0.5)
+    assert rig.finals == []
+    rig.joiner.tick(1.7)
+    assert [o.utterance_id for o in rig.finals] == [1, 2, 3]
+    assert [text for _, text, _ in rig.engine.asked[-3:]] == [None, "two", "three"]
+
+
+def test_provisional_states_come_every_period_of_speech() -> None:
+    rig = Rig(provisional__period=1.0)
+    rig.say(1, now=1.0, chunks=13)
+    assert [o.estimate.duration for o in rig.provisionals] == [1.0, 2.0, 3.0]
+    assert all(o.utterance_id == 1 for o in rig.provisionals)
+
+
+def test_the_cadence_does_not_depend_on_chunk_lengths() -> None:
+    rig = Rig(provisional__period=1.0)
+    long = np.full(40000, 0.1, np.float32)
+    rig.joiner.speech(chunk(1, 0, samples=long), 0.0)
+    rig.joiner.speech(chunk(1, 1, first_sample=40000), 0.0)
+    rig.joiner.speech(chunk(1, 2, first_sample=44000), 0.0)
+    assert [o.estimate.duration for o in rig.provisionals] == [2.5, 3.0]
+
+
+def test_provisional_states_can_be_switched_off() -> None:
+    rig = Rig(provisional__enabled=False)
+    rig.say(1, now=1.0, chunks=13)
+    assert rig.provisionals == []
+
+
+def test_partial_words_serve_the_provisional_states_and_do_not_end_the_wait() -> None:
+    rig = Rig(provisional__period=1.0)
+    rig.say(1, now=1.0, chunks=2, last=False)
+    rig.joiner.transcript(1, Transcript("i am"), now=1.1, final=False)
+    rig.say(1, now=1.2, chunks=8, first=2)
+    assert rig.engine.asked[-1][1] == "i am"
+    assert rig.finals == []
+    rig.joiner.transcript(1, Transcript("i am angry"), now=1.3)
+    assert rig.engine.asked[-1][1] == "i am angry"
+
+
+def test_words_without_an_id_go_to_the_newest_utterance_that_ended_without_words() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.say(2, now=1.1)
+    rig.say(3, now=1.2, chunks=1, last=False)
+    rig.joiner.transcript(None, Transcript("second"), now=1.3)
+    rig.joiner.transcript(None, Transcript("first"), now=1.4)
+    assert [o.estimate.transcript.text for o in rig.finals if o.estimate.transcript] == [
+        "first",
+        "second",
+    ]
+
+
+def test_words_without_an_id_may_come_before_our_end_of_speech() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0, chunks=2, last=False)
+    rig.joiner.transcript(None, Transcript("come here."), now=1.1)
+    rig.joiner.transcript(None, Transcript("Now!"), now=1.2)
+    rig.say(1, now=1.3, first=2)
+    [final] = rig.finals
+    assert final.estimate.transcript is not None
+    assert final.estimate.transcript.text == "come here. Now!"
+
+
+def test_words_without_an_id_but_with_a_time_go_where_that_time_lies() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.say(2, now=1.1)
+    rig.joiner.transcript(None, Transcript("first"), now=1.3, spoken_ns=100 * SECOND + SECOND // 2)
+    assert [o.utterance_id for o in rig.finals] == [1]
+    rig.joiner.transcript(None, Transcript("second"), now=1.3, spoken_ns=9000 * SECOND)
+    assert [o.utterance_id for o in rig.finals] == [1, 2]
+
+
+def test_words_that_fit_no_utterance_are_counted() -> None:
+    rig = Rig()
+    rig.joiner.transcript(None, Transcript("who?"), now=1.0)
+    rig.joiner.transcript(7, Transcript("what?"), now=1.0)
+    assert rig.joiner.counters["unmatched_transcripts"] == 2
+
+
+def test_more_utterances_than_the_queue_holds_finish_the_oldest() -> None:
+    rig = Rig(utterance__queue=2)
+    for number in (1, 2, 3):
+        rig.say(number, now=1.0)
+    assert [o.utterance_id for o in rig.finals] == [1]
+    assert rig.joiner.in_work == 2
+    assert rig.joiner.counters["overflow"] == 1
+
+
+def test_an_engine_that_fails_gives_a_final_that_says_so_and_life_goes_on() -> None:
+    rig = Rig(transcript__source="none", provisional__period=0.5)
+    rig.engine.fail = True
+    rig.say(1, now=1.0)
+    rig.engine.fail = False
+    rig.say(2, now=2.0)
+    first, second = rig.finals
+    assert first.estimate.abstain_reason is AbstainReason.ERROR
+    assert "out of order" in first.error
+    assert second.estimate.abstain_reason is AbstainReason.NONE
+    assert rig.joiner.counters["errors"] == 2  # A provisional one and the final one.
+
+
+def test_without_an_engine_every_final_abstains() -> None:
+    outcomes: list[Outcome] = []
+    joiner = UtteranceJoiner(None, {"transcript.source": "none"}, outcomes.append)
+    joiner.speech(chunk(1, 0, last=True), 0.0)
+    assert [o.estimate.abstain_reason for o in outcomes] == [AbstainReason.NO_MODEL]
+    assert outcomes[0].estimate.labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [({"robot_speaking": True}, AbstainReason.ROBOT_SPEAKING),
+     ({"quality": replace(QUALITY, speech_fraction=0.0)}, AbstainReason.NO_SPEECH),
+     ({"samples": np.zeros(0, np.float32)}, AbstainReason.NO_SPEECH)],
+    ids=["robot speaking", "no speech", "empty"],
+)  # fmt: skip
+def test_the_engine_is_not_asked_about_what_cannot_count(
+    values: dict[str, Any], reason: AbstainReason
+) -> None:
+    rig = Rig(transcript__source="none", provisional__period=0.1)
+    rig.joiner.speech(chunk(1, 0, last=True, **values), 0.0)
+    [final] = rig.outcomes
+    estimate = final.estimate
+    assert rig.engine.asked == []
+    assert estimate.abstain_reason is reason
+    assert estimate.audio_weight + estimate.text_weight == 1.0
+    assert not estimate.above_threshold.any()
+
+
+def test_words_alone_are_estimated_where_the_voice_was_lost() -> None:
+    rig = Rig()
+    rig.joiner.speech(chunk(1, 0, last=True, samples=np.zeros(0, np.float32)), 0.0)
+    rig.joiner.transcript(1, Transcript("so happy"), 0.1)
+    assert rig.engine.asked == [(0, "so happy", False)]
+
+
+def test_a_lost_chunk_leaves_silence_of_its_length() -> None:
+    rig = Rig(transcript__source="none")
+    rig.joiner.speech(chunk(1, 0), 0.0)
+    rig.joiner.speech(chunk(1, 2, last=True), 0.0)
+    assert rig.engine.asked == [(12000, None, False)]
+    assert rig.joiner.counters["lost_chunks"] == 1
+
+
+def test_repeated_and_belated_chunks_are_ignored() -> None:
+    rig = Rig(transcript__source="none")
+    rig.joiner.speech(chunk(1, 0), 0.0)
+    rig.joiner.speech(chunk(1, 1), 0.0)
+    rig.joiner.speech(chunk(1, 1), 0.0)
+    rig.joiner.speech(chunk(1, 2, last=True), 0.0)
+    rig.joiner.speech(chunk(1, 3, last=True), 0.0)
+    assert rig.engine.asked == [(12000, None, False)]
+    assert rig.joiner.counters["late_chunks"] == 2
+
+
+def test_an_utterance_whose_end_was_lost_is_finished_by_the_next() -> None:
+    rig = Rig(transcript__source="none")
+    rig.say(1, now=1.0, last=False)
+    rig.say(2, now=2.0)
+    assert [o.utterance_id for o in rig.finals] == [1, 2]
+    assert rig.joiner.counters["unclosed"] == 1
+
+
+def test_an_utterance_that_goes_silent_for_long_is_finished() -> None:
+    rig = Rig(transcript__source="none")
+    rig.say(1, now=1.0, last=False)
+    rig.joiner.tick(5.0)
+    assert rig.finals == []
+    rig.joiner.tick(12.0)
+    assert len(rig.finals) == 1
+
+
+def test_a_sender_that_starts_over_is_noticed() -> None:
+    rig = Rig(transcript__source="none")
+    rig.say(1, now=1.0)
+    rig.say(2, now=2.0, last=False)
+    rig.say(1, now=3.0)
+    assert [o.utterance_id for o in rig.finals] == [1, 2, 1]
+
+
+def test_joining_in_the_middle_of_an_utterance_takes_what_is_heard() -> None:
+    rig = Rig(transcript__source="none")
+    rig.say(5, now=1.0, chunks=6, first=4)
+    [final] = rig.finals
+    assert final.estimate.duration == 0.5
+    assert final.stamp_ns == 501 * SECOND
+
+
+def test_latency_of_a_live_final_counts_from_the_arrival_of_the_end_of_speech() -> None:
+    rig = Rig(provisional__enabled=False)
+    # Each chunk arrives 50 ms after its last sample; the clock has another origin than the stamps.
+    origin = 7.0 - 100.0
+    for sequence in range(3):
+        made = chunk(1, sequence)
+        rig.joiner.speech(made, origin + made.stamp_ns / SECOND + 0.25 + 0.05)
+    last = chunk(1, 3, last=True)
+    closed = origin + last.speech_end_ns / SECOND + 0.6 + 0.05
+    rig.joiner.speech(last, closed)
+    rig.joiner.transcript(1, Transcript("words", latency=0.4), closed + 0.5)
+    [final] = rig.finals
+    assert tuple(final.latency) == LATENCY_STAGES
+    assert final.latency["wait"] == pytest.approx(0.5)
+    assert final.latency["asr"] == 0.4
+    assert final.latency["audio_encoder"] == 0.2
+    assert final.latency["total"] == pytest.approx(1.1, abs=0.05)
+    assert final.speech_end_ns == last.speech_end_ns
+
+
+def test_latency_offline_is_computing_time_only() -> None:
+    rig = Rig(live=False, provisional__enabled=False)
+    rig.say(1, now=1.0)
+    rig.joiner.transcript(1, Transcript("words", latency=0.4), now=3.0)
+    latency = rig.finals[0].latency
+    assert latency["wait"] == latency["queue"] == 0.0
+    assert latency["total"] == pytest.approx(0.4 + 0.2 + 0.1 + 0.01)
+
+
+def test_an_explanation_is_asked_for_finals_only() -> None:
+    rig = Rig(transcript__source="none", explanation__enabled=True, provisional__period=0.5)
+    rig.say(1, now=1.0)
+    assert [explain for _, _, explain in rig.engine.asked] == [False, True]
+
+
+def test_flush_finishes_everything() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.say(2, now=1.1, last=False)
+    rig.joiner.flush(1.2)
+    assert [o.utterance_id for o in rig.finals] == [1, 2]
+    assert rig.joiner.in_work == 0
+
+
+def test_parameters_can_change_while_running() -> None:
+    rig = Rig(final__hold=30.0)
+    rig.say(1, now=1.0)
+    rig.joiner.configure({"final.hold": 0.5})
+    rig.joiner.tick(1.6)
+    assert len(rig.finals) == 1
+
+
+def test_every_utterance_gets_exactly_one_final_whatever_happens() -> None:
+    rng = np.random.default_rng(11)
+    rig = Rig(utterance__queue=3, final__hold=0.5)
+    now, sent = 0.0, 0
+    for utterance in range(1, 200):
+        chunks = int(rng.integers(1, 8))
+        for sequence in range(chunks):
+            now += float(rng.exponential(0.1))
+            if rng.random() < 0.1 and sequence:
+                continue  # Lost on the way.
+            rig.joiner.speech(chunk(utterance, sequence, last=sequence == chunks - 1), now)
+            target = utterance - int(rng.integers(0, 4))
+            if rng.random() < 0.3:
+                known = None if rng.random() < 0.3 else target
+                rig.joiner.transcript(known, Transcript("word"), now)
+            if rng.random() < 0.3:
+                rig.joiner.tick(now)
+        sent += 1
+    rig.joiner.flush(now)
+    assert [o.utterance_id for o in rig.finals] == list(range(1, sent + 1))
+
+
+def test_the_buffer_joins_chunks_as_they_were_cut() -> None:
+    samples = np.random.default_rng(0).standard_normal(10000).astype(np.float32)
+    buffer = UtteranceBuffer(chunk(1, 0, samples=samples[:3000]))
+    assert buffer.add(chunk(1, 1, samples=samples[3000:7000], first_sample=3000))
+    assert buffer.add(chunk(1, 2, samples=samples[7000:], first_sample=7000, last=True))
+    np.testing.assert_array_equal(buffer.samples, samples)
+    assert buffer.closed
+    assert buffer.duration == pytest.approx(0.625)
