@@ -61,8 +61,7 @@ def calibrate(
     else:
         return None
     objective = config.model.objective
-    everything = np.arange(len(stacked["logits"]))
-    calibration = _fit(stacked, everything, objective)
+    calibration = _fit(stacked, objective)
     report: dict[str, Any] = {
         "temperature": {
             "both": calibration.temperature_both, "audio": calibration.temperature_audio,
@@ -71,8 +70,10 @@ def calibrate(
         "thresholds": calibration.thresholds,
         "abstain_confidence": calibration.abstain_confidence,
     }  # fmt: skip
-    if objective == "single_label" and len(runs) > 1:
-        report["held_out_voice"] = _held_out_voice(runs, objective)
+    voices = [_rows(run, run["audio"] & ~run["text"]) for run in runs]
+    voices = [voice for voice in voices if len(voice["logits"])]
+    if objective == "single_label" and len(voices) > 1:
+        report["held_out_voice"] = _held_out(voices, objective)
     if objective == "single_label" and not runs:
         examples = [e.item for p in parts for e in p.examples]
         halves = speaker_halves(examples, config.seed)
@@ -81,14 +82,10 @@ def calibrate(
     return calibration, report
 
 
-def _fit(stacked: Stacked, rows: np.ndarray, objective: Objective) -> Calibration:
-    return fit_calibration(
-        torch.from_numpy(stacked["logits"][rows]),
-        torch.from_numpy(stacked["targets"][rows]),
-        torch.from_numpy(stacked["audio"][rows]),
-        torch.from_numpy(stacked["text"][rows]),
-        objective,
-    )
+def _fit(stacked: Stacked, objective: Objective) -> Calibration:
+    names = ("logits", "targets", "audio", "text")
+    logits, targets, audio, text = (torch.from_numpy(stacked[name]) for name in names)
+    return fit_calibration(logits, targets, audio, text, objective)
 
 
 def _cross_fitted(
@@ -97,34 +94,28 @@ def _cross_fitted(
     """Calibration error and what abstaining gains, every item judged by the other half's fit."""
     p = np.zeros(stacked["logits"].shape, np.float64)
     for fit_on, report_on in (halves, halves[::-1]):
-        fitted = _fit(stacked, np.asarray(fit_on), objective)
-        p[report_on] = _scaled(fitted, stacked, np.asarray(report_on), objective)
-    return _honest(stacked, p, objective)
+        fitted = _fit(_rows(stacked, np.asarray(fit_on)), objective)
+        p[report_on] = _scaled(fitted, _rows(stacked, np.asarray(report_on)), objective)
+    return _figures(stacked, p, objective)
 
 
-def _held_out_voice(runs: Sequence[Stacked], objective: Objective) -> dict[str, float]:
-    """The same of the voice alone, every run judged by the other runs' fit. All runs together: of a few
-    hundred clips even a perfectly calibrated answer has an error of 0.05."""
-    voices = [
-        {name: values[run["audio"] & ~run["text"]] for name, values in run.items()} for run in runs
-    ]
+def _held_out(runs: Sequence[Stacked], objective: Objective) -> dict[str, float]:
+    """The same of several runs, each judged by the others' fit. All together: of a few hundred clips even
+    a perfectly calibrated answer has an error of 0.05."""
     p = []
-    for index, voice in enumerate(voices):
-        others = _stack([v for k, v in enumerate(voices) if k != index])
-        fitted = _fit(others, np.arange(len(others["logits"])), objective)
-        p.append(_scaled(fitted, voice, np.arange(len(voice["logits"])), objective))
-    return _honest(_stack(voices), np.concatenate(p), objective)
+    for index, run in enumerate(runs):
+        others = _stack([other for k, other in enumerate(runs) if k != index])
+        p.append(_scaled(_fit(others, objective), run, objective))
+    return _figures(_stack(runs), np.concatenate(p), objective)
 
 
-def _scaled(
-    calibration: Calibration, stacked: Stacked, rows: np.ndarray, objective: Objective
-) -> np.ndarray:
-    """Calibrated probabilities [rows, L]."""
-    logits, audio, text = (torch.from_numpy(stacked[n][rows]) for n in ("logits", "audio", "text"))
+def _scaled(calibration: Calibration, stacked: Stacked, objective: Objective) -> np.ndarray:
+    """Calibrated probabilities [N, L]."""
+    logits, audio, text = (torch.from_numpy(stacked[n]) for n in ("logits", "audio", "text"))
     return np.asarray(probabilities(calibration.scale(logits, audio, text), objective).numpy())
 
 
-def _honest(stacked: Stacked, p: np.ndarray, objective: Objective) -> dict[str, float]:
+def _figures(stacked: Stacked, p: np.ndarray, objective: Objective) -> dict[str, float]:
     """Figures of probabilities [N, L] that were calibrated on other speakers."""
     true = stacked["targets"].argmax(1)
     raw = probabilities(torch.from_numpy(stacked["logits"]), objective).numpy()
@@ -160,3 +151,8 @@ def _load_run(folder: Path) -> Stacked:
 
 def _stack(parts: Sequence[Stacked]) -> Stacked:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _rows(stacked: Stacked, rows: np.ndarray) -> Stacked:
+    """Those of an index or a mask."""
+    return {name: values[rows] for name, values in stacked.items()}

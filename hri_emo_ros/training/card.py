@@ -172,7 +172,7 @@ def _overview(
                     lines.append(f"| {name} | {labels} | {' | '.join(cells)} | {_mean(known)} |")
         lines += ["", "Means with a 95 % interval from the spread of the folds (Student's t)."]
     if calibration:
-        others = _calibration(calibration, "the other folds, reported on each in turn").strip()
+        others = _calibration(calibration, "the other folds, reported on each in turn")
         lines += ["", f"{calibration['n']:.0f} answers of all folds. {others}"]
     left_out = [r for r in voices if r["leave_corpus_out"]]
     if left_out:
@@ -231,7 +231,8 @@ def _figures(result: dict[str, Any]) -> list[str]:
     held_out = result.get("calibration", {}).get("held_out")
     if held_out:
         lines.append(
-            _calibration(held_out, "one half of the validation speakers, reported on the other")
+            "\n"
+            + _calibration(held_out, "one half of the validation speakers, reported on the other")
         )
     return [*lines, *_conditions(result.get("conditions", {}))]
 
@@ -239,7 +240,7 @@ def _figures(result: dict[str, Any]) -> list[str]:
 def _calibration(held_out: Mapping[str, float], fitted_on: str) -> str:
     gain = held_out["gain_from_abstaining_on_20_percent"]
     return (
-        f"\nCalibration error {held_out['ece_before']:.3f} before and {held_out['ece_after']:.3f} after "
+        f"Calibration error {held_out['ece_before']:.3f} before and {held_out['ece_after']:.3f} after "
         f"temperature scaling (fitted on {fitted_on}); not answering the least certain 20 % changes "
         f"accuracy by {gain:+.3f}."
     )

@@ -77,7 +77,7 @@ def speaker_folds(voices: Sequence[Item], folds: int) -> dict[str, int]:
     return found
 
 
-def fit(
+def cross_fit(
     trainer: Trainer, heads: CrossFittedHeads, bar: Callable[[str, int], Callable[[], None]]
 ) -> None:
     """Train the heads in place, on the pairs, noise and encoder of the fusion stage."""

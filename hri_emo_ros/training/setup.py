@@ -24,9 +24,11 @@ from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.batches import Augmenters, Sources
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.training.cross_fit import speaker_folds
 from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, noise_bank
+from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder, whole_encoder
 from hri_emo_ros.training.prune_text_encoder import installed_minilm_folder, prune_text_encoder
 from hri_emo_ros.training.ruin import Ruin
@@ -212,6 +214,9 @@ def make_sources(
             sources.quality = measure(clips, sources.audio, progress("signal quality", len(clips)))
     if config.optim.balance:
         sources.weights = balance_weights(data.train, config.optim.balance)
+    if config.pretrained.cross_fit is not None:
+        voices = [e.voice for e in map(from_item, data.train) if e.voice is not None]
+        sources.folds = speaker_folds(voices, config.pretrained.cross_fit.folds)
     if config.auxiliary.words_weight:
         wanted = config.auxiliary.words_of
         sources.words = sorted({i.label for i in everything if i.corpus == wanted})

@@ -22,11 +22,11 @@ from rich.progress import (
 )
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training import cross_fit
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import clean_states
 from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig
+from hri_emo_ros.training.cross_fit import cross_fit
 from hri_emo_ros.training.data import Sampler, load_data, validation_examples
 from hri_emo_ros.training.finish import finish
 from hri_emo_ros.training.imitate import imitate
@@ -38,7 +38,6 @@ from hri_emo_ros.training.optim import (
     schedule,
     tune_allocator,
 )
-from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.prune_audio_encoder import whole_encoder
 from hri_emo_ros.training.setup import (
     compact_encoder,
@@ -100,9 +99,6 @@ class Trainer:
         self.sampler = Sampler(config, self.data.train, self.lengths)
         self.examples = validation_examples(config, self.data.validation)
         self.states = clean_states(self, self.examples) if fusion else None
-        if config.pretrained.cross_fit is not None:
-            voices = [e.voice for e in map(from_item, self.data.train) if e.voice is not None]
-            self.sources.folds = cross_fit.speaker_folds(voices, config.pretrained.cross_fit.folds)
         self.module = TrainingModule(self.network.model, config, len(self.sources.words))
         optimizer = make_optimizer(self.module, self.network.pretrained, config.optim)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.module, optimizer)
@@ -179,7 +175,7 @@ class Trainer:
     def _cross_fit(self) -> None:
         if self.module.cross_fitted is not None:
             with self._progress() as bars:
-                cross_fit.fit(self, self.module.cross_fitted, bars)
+                cross_fit(self, self.module.cross_fitted, bars)
 
     def _loop(self, board: TensorBoard | None, stop_after: int | None) -> bool:
         """Steps until the end; False when it stopped at `stop_after`."""
