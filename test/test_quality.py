@@ -122,6 +122,16 @@ def test_without_speech_there_is_no_snr_but_a_level() -> None:
     assert quality.speech_fraction == 0.0
 
 
+@pytest.mark.parametrize("clip", ["emodb_11a02Wc", "lj_LJ001-0002"])
+def test_a_quiet_recording_holds_as_much_speech_as_a_loud_one(clip: str) -> None:
+    loud = read_audio(DATA / f"{clip}.flac")
+    loud = loud * np.float32(0.9 / np.abs(loud).max())
+    quiet = (np.round(loud / 100 * 32768) / 32768).astype(np.float32)  # peaks at -41 dBFS
+    expected = measure_quality(loud).speech_fraction
+    assert measure_quality(quiet).speech_fraction == pytest.approx(expected, abs=0.05)
+    assert measure_quality(quiet).level_dbfs < measure_quality(loud).level_dbfs - 35
+
+
 def test_nothing_and_silence_have_a_quality_too() -> None:
     for samples in (np.zeros(0, np.float32), np.zeros(5000, np.float32)):
         quality = measure_quality(samples)

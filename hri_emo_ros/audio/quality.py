@@ -43,6 +43,11 @@ _ENOUGH_NOISE = 6
 """Frames of pause (0.2 s) from which on the noise floor is trusted."""
 _QUIET_SHARE = 0.02
 """Share of the utterance's quietest frames taken for noise where no pause was heard."""
+_DETECTOR_PEAK = 0.1
+"""Highest sample (-20 dBFS) to which a quieter recording is raised as a whole for the voice detector: of
+189 clean clips with peaks at -52 dBFS it misses 13, at -20 none."""
+_MOST_GAIN = 10.0
+"""20 dB; noise stays noise to the detector at any level."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ def measure_quality(
 
     Args:
         samples: [n] float32, 16 kHz mono.
-        speech_probabilities: [ceil(n / 512)] of each frame; None runs the voice detector.
+        speech_probabilities: [ceil(n / 512)] of each frame; None runs the voice detector, on a quiet
+            recording raised to peaks of -20 dBFS, by 20 dB at most.
         threshold: probability at which a frame becomes speech.
         release_threshold: probability below which it ceases to be.
     """
@@ -162,7 +168,9 @@ def measure_quality(
     if speech_probabilities is None:
         from hri_emo_ros.audio.vad import SileroVad  # Loads a network: only where it is used.
 
-        padded = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
+        highest = max(float(np.abs(samples).max(initial=0.0)), _DETECTOR_PEAK / _MOST_GAIN)
+        gain = np.float32(max(1.0, _DETECTOR_PEAK / highest))
+        padded = np.pad(gain * samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
         speech_probabilities = SileroVad().probabilities(padded) if len(padded) else padded[:, 0]
     noise = NoiseFloor()
     records = []

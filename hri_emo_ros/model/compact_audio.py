@@ -8,8 +8,8 @@ thin enough for a robot's CPU, so that weights can be cut out of a pretrained Wh
 ``input_values`` and a sample ``attention_mask`` in, ``last_hidden_state`` out. Three properties hold
 by construction rather than by training:
 
-* level: powers are divided by the level of the utterance's loud frames, and the floor is relative
-  to it;
+* level: powers are divided by the level of the utterance's loud frames, the floor is relative to
+  it, and the noise that 16-bit rounding adds, which is not, is subtracted;
 * silence: frames before the first and after the last active frame take no part in what follows,
   and positions count from the first active frame;
 * padding: an item in a padded batch gives what it gives alone, because invalid frames are zero
@@ -29,6 +29,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 _TINY = 1e-12  # keeps divisions and logarithms finite on digital silence
 _WAVELENGTH = 10_000.0  # of the slowest position code, in frames, as in Whisper
+_ROUNDING_POWER = (1.0 / 32768) ** 2 / 12
+"""Variance of the white noise that rounding to 16 bits adds (Bennett 1948, doi:10.1002/j.1538-7305.1948.tb01340.x).
+In speech whose peaks are at -40 dBFS its mel power is of the size of the floor."""
 
 
 class CompactAudioConfig(PreTrainedConfig):
@@ -175,7 +178,8 @@ class CompactAudioEncoder(PreTrainedModel):
     def mel_power(
         self, waveform: Tensor, sample_mask: Tensor | None = None
     ) -> tuple[Tensor, BoolTensor]:
-        """Power per mel bin [B, T', M] of every frame, and its valid frames [B, T']."""
+        """Power per mel bin [B, T', M] of every frame, less what 16-bit rounding adds to it on average,
+        and the valid frames [B, T']."""
         if sample_mask is None:
             sample_mask = torch.ones_like(waveform, dtype=torch.long)
         c = self.config
@@ -184,8 +188,9 @@ class CompactAudioEncoder(PreTrainedModel):
             center=True, pad_mode="constant", return_complex=True,
         )  # fmt: skip
         power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.mel_bank
+        rounding = _ROUNDING_POWER * self.window.square().sum() * self.mel_bank.sum(0)
         mask = self._mel_mask(sample_mask)
-        return power * mask[..., None], mask
+        return (power - rounding).clamp_min(0.0) * mask[..., None], mask
 
     def normalise(self, power: Tensor, mask: Tensor) -> tuple[Tensor, BoolTensor]:
         """Log-mel relative to the utterance's level (0 = the floor, 1 = 20 dB above it) and the
