@@ -83,6 +83,14 @@ class PretrainedSection(Section):
     ``hri_emo``."""
 
 
+class ImitateWordsSection(Section):
+    """Teach the pruned text encoder the whole network's sentences; see `training.imitate_words`. What its
+    input goes through is `augment.text`."""
+
+    epochs: float = Field(4.0, gt=0.0)
+    lr: float = Field(5e-4, gt=0.0)
+
+
 class PruneSection(Section):
     """Start the text encoder from a larger BERT cut down to the corpora's vocabulary."""
 
@@ -93,6 +101,8 @@ class PruneSection(Section):
     vocabulary_size: int = 6000
     max_positions: int = 96
     intermediate_size: int | None = None
+    imitate: ImitateWordsSection | None = None
+    """None leaves the pruned network as it is."""
 
 
 class ImitateSection(Section):

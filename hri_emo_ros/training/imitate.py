@@ -7,7 +7,6 @@ label is used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,9 +18,9 @@ from hri_emo_ros.training.config import ImitateSection
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
+from hri_emo_ros.training.optim import imitation_optimizer, warm_cosine
 from hri_emo_ros.training.prune_audio_encoder import whole_states
 
-_WARM_UP = 50  # steps
 _CLIP_NORM = 1.0
 
 
@@ -60,12 +59,7 @@ def imitate(
     device = next(encoder.parameters()).device
     frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
     encoder.requires_grad_(True).train()
-    matrices = [p for p in encoder.parameters() if p.ndim > 1]
-    vectors = [p for p in encoder.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
-        section.lr, betas=(0.9, 0.98),
-    )  # fmt: skip
+    optimizer = imitation_optimizer(encoder.parameters(), section.lr)
     rng = np.random.default_rng(seed)
     augment.seed(seed)
     batches = max(1, len(voices) // section.batch_size)
@@ -92,8 +86,7 @@ def imitate(
         assert output.frame_mask is not None
         error = (output.last_hidden_state - target)[output.frame_mask].square().mean()
         for group in optimizer.param_groups:
-            warm = min(1.0, (step + 1) / _WARM_UP)
-            group["lr"] = section.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+            group["lr"] = section.lr * warm_cosine(step, steps)
         optimizer.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(encoder.parameters(), _CLIP_NORM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,23 @@ def learning_rate_factor(step: int, total: int, config: OptimSection) -> float:
     low = 0.0 if config.schedule == "cosine" else 1.0 / _ONE_CYCLE_END
     done = (step - warm) / max(1.0, total - warm)
     return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def imitation_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
+    """AdamW that lets only matrices decay."""
+    every = list(parameters)
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in every if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in every if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr, betas=(0.9, 0.98),
+    )  # fmt: skip
+
+
+def warm_cosine(step: int, total: int, warm_up: int = 50) -> float:
+    """Factor of the learning rate: up over `warm_up` steps, and down to 0 along a cosine."""
+    return min(1.0, (step + 1) / warm_up) * 0.5 * (1.0 + math.cos(math.pi * step / total))
 
 
 def schedule(optimizer: torch.optim.Optimizer, step: int, total: int, config: OptimSection) -> None:

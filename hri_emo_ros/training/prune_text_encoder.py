@@ -60,6 +60,15 @@ def installed_minilm_folder() -> Path:
     return _model_folder(Path(spec.origin).parent)
 
 
+def whole_text_encoder(source: str) -> Path:
+    """Folder of a transformers encoder, from ``minilm`` (the installed package) or its path.
+
+    Raises:
+        HriEmoError: the package is not installed, or the folder holds no encoder.
+    """
+    return installed_minilm_folder() if source == "minilm" else _model_folder(Path(source))
+
+
 def select_vocabulary(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> list[str]:
     """Choose the word pieces of ``tokenizer`` that ``texts`` use most.
 

@@ -30,7 +30,7 @@ from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, noise_bank
 from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder, whole_encoder
-from hri_emo_ros.training.prune_text_encoder import installed_minilm_folder, prune_text_encoder
+from hri_emo_ros.training.prune_text_encoder import prune_text_encoder, whole_text_encoder
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.text_augment import TextAugment, WordErrors
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
@@ -135,15 +135,11 @@ def _prune(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
     if config.prune is None or config.pretrained.text or config.pretrained.bundle:
         return config
     section, out = config.prune, folder / "pruned_text_encoder"
-    if section.source == "minilm":
-        source = installed_minilm_folder()
-    else:
-        source = Path(section.source)
     try:
         prune_text_encoder(
-            source, [item.text for item in data.train if item.text], out, layers=section.layers,
-            vocabulary_size=section.vocabulary_size, max_positions=section.max_positions,
-            intermediate_size=section.intermediate_size,
+            whole_text_encoder(section.source), [item.text for item in data.train if item.text],
+            out, layers=section.layers, vocabulary_size=section.vocabulary_size,
+            max_positions=section.max_positions, intermediate_size=section.intermediate_size,
         )  # fmt: skip
     except (ValueError, FileNotFoundError) as error:
         raise HriEmoError(f"'prune': {error}") from error

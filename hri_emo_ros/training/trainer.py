@@ -30,6 +30,7 @@ from hri_emo_ros.training.cross_fit import cross_fit
 from hri_emo_ros.training.data import Sampler, load_data, validation_examples
 from hri_emo_ros.training.finish import finish
 from hri_emo_ros.training.imitate import imitate
+from hri_emo_ros.training.imitate_words import imitate_words
 from hri_emo_ros.training.log import TensorBoard
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.optim import (
@@ -39,6 +40,7 @@ from hri_emo_ros.training.optim import (
     tune_allocator,
 )
 from hri_emo_ros.training.prune_audio_encoder import whole_encoder
+from hri_emo_ros.training.prune_text_encoder import whole_text_encoder
 from hri_emo_ros.training.setup import (
     compact_encoder,
     lengths_of,
@@ -157,6 +159,24 @@ class Trainer:
         return result
 
     def _imitate(self) -> None:
+        """Let pruned encoders learn from the whole ones."""
+        self._imitate_words()
+        self._imitate_voice()
+        if self.average is not None:  # it began with the encoders' weights from before
+            self.average = Average(self.module, self.config.optim.ema)
+
+    def _imitate_words(self) -> None:
+        section = self.config.prune
+        if section is None or section.imitate is None:
+            return
+        with self._progress() as bars:
+            error = imitate_words(
+                self.network.model, whole_text_encoder(section.source), self.sampler, self.maker,
+                section.imitate, bars,
+            )  # fmt: skip
+        self._say(f"imitation leaves {error:.3f} of the whole network's sentences unexplained")
+
+    def _imitate_voice(self) -> None:
         section, augment = self.config.prune_audio, self.maker.augment.mel
         if section is None or section.imitate is None:
             return
@@ -169,8 +189,6 @@ class Trainer:
                 voices, self.sources.mel, augment, section.imitate, self.config.seed, bars,
             )  # fmt: skip
         self._say(f"imitation leaves {error:.3f} of the whole network's variance unexplained")
-        if self.average is not None:  # it began with the encoder's weights from before
-            self.average = Average(self.module, self.config.optim.ema)
 
     def _cross_fit(self) -> None:
         if self.module.cross_fitted is not None:
