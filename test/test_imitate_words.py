@@ -92,6 +92,19 @@ def test_a_run_ships_the_taught_encoder_which_the_head_left_alone(
         torch.testing.assert_close(shipped[name], value, atol=2e-3, rtol=2e-3)  # 16-bit weights
 
 
+def test_an_encoder_out_of_a_bundle_is_neither_pruned_nor_taught(
+    pruned_and_taught: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    Trainer(parse_config(pruned_and_taught), root, tmp_path / "first").run()
+    bundle = tmp_path / "first" / "bundle"
+    again = pruned_and_taught | {"pretrained": {"text": str(bundle)}}
+    trainer = Trainer(parse_config(again), root, tmp_path / "second")
+    trainer.run(stop_after=2)
+    taken = trainer.network.model.text_encoder.state_dict()
+    for name, value in load_bundle(bundle).model.text_encoder.state_dict().items():
+        torch.testing.assert_close(taken[name], value, atol=0, rtol=0)
+
+
 def test_imitation_while_pairs_are_drawn_is_refused(
     pruned_and_taught: dict[str, Any], bert: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -227,6 +227,14 @@ class TrainConfig(Section):
     """Write misclassified validation clips for listening."""
     bundle_dtype: Literal["float32", "float16"] = "float16"
 
+    def text_to_prune(self) -> PruneSection | None:
+        """`prune`, unless the text encoder comes from a bundle."""
+        return None if self.pretrained.text or self.pretrained.bundle else self.prune
+
+    def audio_to_prune(self) -> PruneAudioSection | None:
+        """`prune_audio`, unless the voice encoder comes from a bundle."""
+        return None if self.pretrained.audio or self.pretrained.bundle else self.prune_audio
+
     @field_validator("name")
     @classmethod
     def _plain(cls, name: str) -> str:

@@ -132,9 +132,9 @@ def _copy_weights(
 
 
 def _prune(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
-    if config.prune is None or config.pretrained.text or config.pretrained.bundle:
+    section, out = config.text_to_prune(), folder / "pruned_text_encoder"
+    if section is None:
         return config
-    section, out = config.prune, folder / "pruned_text_encoder"
     try:
         prune_text_encoder(
             whole_text_encoder(section.source), [item.text for item in data.train if item.text],
@@ -148,8 +148,8 @@ def _prune(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
 
 
 def _prune_audio(config: TrainConfig, data: Data, folder: Path) -> TrainConfig:
-    section = config.prune_audio
-    if section is None or config.pretrained.audio or config.pretrained.bundle:
+    section = config.audio_to_prune()
+    if section is None:
         return config
     out = folder / "pruned_audio_encoder"
     whole = whole_encoder(section.source, section.layers)

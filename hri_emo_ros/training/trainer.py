@@ -166,7 +166,7 @@ class Trainer:
             self.average = Average(self.module, self.config.optim.ema)
 
     def _imitate_words(self) -> None:
-        section = self.config.prune
+        section = self.config.text_to_prune()
         if section is None or section.imitate is None:
             return
         with self._progress() as bars:
@@ -177,7 +177,7 @@ class Trainer:
         self._say(f"imitation leaves {error:.3f} of the whole network's sentences unexplained")
 
     def _imitate_voice(self) -> None:
-        section, augment = self.config.prune_audio, self.maker.augment.mel
+        section, augment = self.config.audio_to_prune(), self.maker.augment.mel
         if section is None or section.imitate is None:
             return
         if self.sources.mel is None or augment is None:
