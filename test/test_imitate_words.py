@@ -105,16 +105,9 @@ def test_an_encoder_out_of_a_bundle_is_neither_pruned_nor_taught(
         torch.testing.assert_close(taken[name], value, atol=0, rtol=0)
 
 
-def test_imitation_while_pairs_are_drawn_is_refused(
-    pruned_and_taught: dict[str, Any], bert: Path, root: Path, tmp_path: Path
-) -> None:
-    trainer = Trainer(parse_config(pruned_and_taught), root, tmp_path / "run")
-    trainer.sampler.pairs = object()  # type: ignore[assignment]
+def test_imitation_while_pairs_are_drawn_is_refused(pruned_and_taught: dict[str, Any]) -> None:
     with pytest.raises(HriEmoError, match=r"prune\.imitate.*pairs\.enabled"):
-        imitate_words(
-            trainer.network.model, bert, trainer.sampler, trainer.maker, ImitateWordsSection(),
-            lambda *_: lambda: None,
-        )  # fmt: skip
+        parse_config(pruned_and_taught | {"pairs": {"enabled": True}})
 
 
 def test_a_folder_without_an_encoder_is_refused(

@@ -251,6 +251,15 @@ class TrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _imitate_words(self) -> TrainConfig:
+        section = self.text_to_prune()
+        if section is not None and section.imitate is not None and self.pairs.enabled:
+            raise ValueError(
+                "'prune.imitate' needs 'pairs.enabled: false': give words a stage of their own"
+            )
+        return self
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
     """Read a training file.

@@ -7,7 +7,7 @@ label is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from hri_emo_ros.training.config import ImitateSection
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
-from hri_emo_ros.training.optim import imitation_optimizer, warm_cosine
+from hri_emo_ros.training.optim import imitation_optimizer, imitation_rate
 from hri_emo_ros.training.prune_audio_encoder import whole_states
+from hri_emo_ros.training.setup import Progress
 
 _CLIP_NORM = 1.0
 
@@ -32,7 +33,7 @@ def imitate(
     augment: MelAugment,
     section: ImitateSection,
     seed: int,
-    progress: Callable[[str, int], Callable[[], None]],
+    progress: Progress,
 ) -> float:
     """Train every weight of `encoder`, in place, on its own device.
 
@@ -86,7 +87,7 @@ def imitate(
         assert output.frame_mask is not None
         error = (output.last_hidden_state - target)[output.frame_mask].square().mean()
         for group in optimizer.param_groups:
-            group["lr"] = section.lr * warm_cosine(step, steps)
+            group["lr"] = section.lr * imitation_rate(step, steps)
         optimizer.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(encoder.parameters(), _CLIP_NORM)

@@ -19,18 +19,17 @@ from transformers import AutoModel
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.layers import masked_mean
 from hri_emo_ros.model.network import EmotionModel
-from hri_emo_ros.model.tokenizer import TextTokenizer, load_tokenizer
+from hri_emo_ros.model.tokenizer import load_tokenizer
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.config import ImitateWordsSection
 from hri_emo_ros.training.data import Sampler
-from hri_emo_ros.training.optim import imitation_optimizer, warm_cosine
+from hri_emo_ros.training.optim import imitation_optimizer, imitation_rate
+from hri_emo_ros.training.setup import Progress
 
 _BATCH = 64
 _CLIP_NORM = 1.0
 _EPOCH = 1_000_000
 """Number of the first epoch of imitation: texts are disturbed otherwise than in those that follow."""
-
-Progress = Callable[[str, int], Callable[[], None]]
 
 
 def imitate_words(
@@ -46,7 +45,7 @@ def imitate_words(
     Args:
         model: holds the student.
         source: transformers folder of the whole network.
-        sampler: draws the training texts.
+        sampler: draws the training texts; not pairs.
         maker: makes them batches.
         section: of the configuration.
         progress: starts a bar: (what, how many) -> function to call after each.
@@ -55,12 +54,8 @@ def imitate_words(
         Mean squared error over the last epoch, where what is to be learnt has variance 1.
 
     Raises:
-        HriEmoError: the run draws constructed pairs, or none of its items has a text.
+        HriEmoError: no item has a text.
     """
-    if sampler.pairs is not None:
-        raise HriEmoError(
-            "'prune.imitate' needs 'pairs.enabled: false': give words a stage of their own"
-        )
     items = {e.item.id: e.item for e in sampler.examples if e.item.text}
     texts = [item.text for item in items.values() if item.text]
     if not texts:
@@ -95,7 +90,7 @@ def imitate_words(
         target = wanted[[row_of[e.item.id] for e in examples]].to(device)
         error = (outwards(masked_mean(states, mask)) - target).square().mean()
         for group in optimizer.param_groups:
-            group["lr"] = section.lr * warm_cosine(step, steps)
+            group["lr"] = section.lr * imitation_rate(step, steps)
         optimizer.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
@@ -113,7 +108,7 @@ def sentence_embeddings(
 ) -> Tensor:
     """[texts, d]: the mean of a transformers encoder's last states over each text's tokens."""
     encoder = AutoModel.from_pretrained(source, local_files_only=True).eval()
-    tokenizer: TextTokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
     tokens = [torch.tensor(tokenizer.encode(text, max_tokens).ids) for text in texts]
     result = torch.zeros(len(texts), encoder.config.hidden_size)
     order = sorted(range(len(texts)), key=lambda row: len(tokens[row]))

@@ -59,6 +59,9 @@ def learning_rate_factor(step: int, total: int, config: OptimSection) -> float:
     return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
+_IMITATION_WARM_UP = 50  # steps
+
+
 def imitation_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
     """AdamW that lets only matrices decay."""
     every = list(parameters)
@@ -71,9 +74,11 @@ def imitation_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.
     )  # fmt: skip
 
 
-def warm_cosine(step: int, total: int, warm_up: int = 50) -> float:
-    """Factor of the learning rate: up over `warm_up` steps, and down to 0 along a cosine."""
-    return min(1.0, (step + 1) / warm_up) * 0.5 * (1.0 + math.cos(math.pi * step / total))
+def imitation_rate(step: int, total: int) -> float:
+    """What the learning rate is multiplied with: up over 50 steps, and down to 0 along a cosine."""
+    return (
+        min(1.0, (step + 1) / _IMITATION_WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * step / total))
+    )
 
 
 def schedule(optimizer: torch.optim.Optimizer, step: int, total: int, config: OptimSection) -> None:
