@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.config import TrainConfig, pick_stages
+from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig, pick_stages
 from hri_emo_ros.training.finish import BUNDLE
 
 _REFERENCE = "stage:"
+_OF_THE_RUN = ("data.fold", "data.leave_corpus_out")
+"""Settings that a stage's folder names where they matter to it (`run_folder`)."""
 
 
 def run_folder(config: TrainConfig, out: Path) -> Path:
@@ -77,7 +81,8 @@ def train(
         root: data root.
         out: folder of runs.
         resume: go on where a run was interrupted: finished stages are left alone, the one with a
-            checkpoint resumes, the rest start.
+            checkpoint resumes, the rest start. Where the file has changed since a stage was
+            finished, the settings that differ are printed.
         console: for progress; None is silent.
         stage: train this one only.
 
@@ -94,6 +99,8 @@ def train(
     for config in pick_stages(configs, stage):
         folder = run_folder(config, out)
         if resume and len(configs) > 1 and (folder / BUNDLE).is_dir():
+            if console is not None:
+                console.print(_left_alone(config, folder), highlight=False, soft_wrap=True)
             continue
         if console is not None and config.stage:
             console.rule(f"stage {config.stage}", align="left")
@@ -101,6 +108,36 @@ def train(
         again = resume and ((folder / CHECKPOINT).is_dir() or len(configs) == 1)
         results.append(trainer.run(resume=again))
     return results
+
+
+def _left_alone(config: TrainConfig, folder: Path) -> str:
+    """What to say of a finished stage: which settings it was trained with that differ from today's."""
+    said = f"stage {config.stage}: finished in '{folder}', left alone"
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        return said
+    then = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
+    now = _flat(json.loads(config.model_dump_json()))
+    changed = [
+        f"{key} {then.get(key)} (now {now.get(key)})"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and key not in _OF_THE_RUN
+        and not str(now.get(key)).startswith(_REFERENCE)
+    ]  # fmt: skip
+    if not changed:
+        return said
+    return f"{said}; it was trained with {', '.join(changed)}: move it away to train it again"
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings and lists, by dotted key; an unset section is one leaf."""
+    if isinstance(value, dict):
+        pairs = [(f"{key}.{k}" if key else str(k), v) for k, v in value.items()]
+    elif isinstance(value, list):
+        pairs = [(f"{key}.{k}", v) for k, v in enumerate(value)]
+    else:
+        return {key: value}
+    return {k: v for name, inner in pairs for k, v in _flat(inner, name).items()}
 
 
 def _prepared(config: TrainConfig, out: Path, configs: Sequence[TrainConfig]) -> TrainConfig:
