@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from tiny_models import mixed_items, tiny_config, tiny_model
 
 from hri_emo_ros.errors import HriEmoError
@@ -43,11 +45,15 @@ def test_float32_loads_back_exactly_without_network_or_other_folders(
     assert not loaded.model.training
 
 
+def weights_size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
 def test_float16_halves_the_size_and_hardly_changes_the_answer(tmp_path):
     bundle = tiny_model(tiny_config())
-    full = save_bundle(bundle, tmp_path / "full", "float32") / "model.safetensors"
-    half = save_bundle(bundle, tmp_path / "half") / "model.safetensors"
-    assert half.stat().st_size < 0.75 * full.stat().st_size
+    full = save_bundle(bundle, tmp_path / "full", "float32")
+    half = save_bundle(bundle, tmp_path / "half")
+    assert weights_size(half) < 0.75 * weights_size(full)
     difference = logits(load_bundle(tmp_path / "half")) - logits(bundle)
     assert difference.abs().max() < 0.02
 
@@ -78,8 +84,41 @@ def test_other_users_may_read_every_file_of_a_bundle(tmp_path):
 
 def test_no_pickle_is_written(tiny_bundle):
     assert sorted(file.name for file in tiny_bundle.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "tokenizer.json",
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "voice.safetensors",
+        "words.safetensors",
     ]  # fmt: skip
+
+
+def test_models_that_share_an_encoder_differ_in_the_other_files_only(tmp_path):
+    one, other = tiny_model(tiny_config(), seed=1), tiny_model(tiny_config(), seed=2)
+    other.model.audio_encoder.load_state_dict(one.model.audio_encoder.state_dict())
+    folders = [save_bundle(m, tmp_path / name) for m, name in ((one, "one"), (other, "other"))]
+    same = {
+        file.name: file.read_bytes() == (folders[1] / file.name).read_bytes()
+        for file in folders[0].glob("*.safetensors")
+    }
+    assert same == {
+        "voice.safetensors": True,
+        "words.safetensors": False,
+        "model.safetensors": False,
+    }
+
+
+def test_a_bundle_of_one_file_for_all_weights_loads(tmp_path, tiny_bundle):
+    old = tmp_path / "old"
+    shutil.copytree(tiny_bundle, old)
+    parts = [load(file.read_bytes()) for file in old.glob("*.safetensors")]
+    for file in old.glob("*.safetensors"):
+        file.unlink()
+    (old / "model.safetensors").write_bytes(save({k: v for p in parts for k, v in p.items()}))
+    assert torch.equal(logits(load_bundle(old)), logits(load_bundle(tiny_bundle)))
+
+
+def test_a_bundle_written_over_another_leaves_no_encoder_behind(tmp_path):
+    save_bundle(tiny_model(tiny_config()), tmp_path / "b")
+    save_bundle(tiny_model(tiny_config("audio_only")), tmp_path / "b")
+    assert not (tmp_path / "b" / "words.safetensors").exists()
+    assert load_bundle(tmp_path / "b").config.head == "audio_only"
 
 
 def edit_config(folder, **changes):
@@ -106,6 +145,7 @@ def edit_config(folder, **changes):
         (lambda f: edit_config(f, calibration__thresholds=[0.5]), "1 thresholds for 7 labels"),
         (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"PK\x03\x04zip"), "cannot read"),
+        (lambda f: (f / "words.safetensors").unlink(), "has no words.safetensors"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda f: (f / "tokenizer.json").write_text("no"), "cannot read tokenizer"),
         (lambda f: shutil.rmtree(f), "no model bundle"),

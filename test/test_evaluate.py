@@ -117,6 +117,7 @@ def test_the_command_prints_and_writes_figures_and_a_page(tiny_bundle, manifest,
     page = (tmp_path / "page" / "report.html").read_text()
     assert "Confusion" in page
     assert "UA and gate against noise" in page
+    assert ">10</td>" in page
 
 
 def test_nothing_to_score_is_an_error_that_says_why(tiny_bundle, tmp_path, capsys):

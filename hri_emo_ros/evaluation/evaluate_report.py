@@ -133,7 +133,7 @@ def _sweep_section(points: list[dict[str, Any]]) -> Section:
         svg.Series("mean confidence", x, [p["mean_confidence"] for p in noisy]),
     ]
     rows = [
-        ["clean" if p["snr_db"] is None else p["snr_db"], p["ua"], p["audio_weight"],
+        ["clean" if p["snr_db"] is None else f"{p['snr_db']:g}", p["ua"], p["audio_weight"],
          p["mean_confidence"], p["abstained"]]
         for p in points
     ]  # fmt: skip

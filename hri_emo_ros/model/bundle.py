@@ -1,5 +1,6 @@
-"""A model as a folder: config.json, model.safetensors, tokenizer.json, README.md.
+"""A model as a folder: config.json, safetensors of its parts, tokenizer.json, README.md.
 
+An encoder is a file of its own, so that models which share one differ in the other files only.
 Nothing else is needed to load it: no network, no other folder, no pickle.
 """
 
@@ -27,6 +28,8 @@ from hri_emo_ros.model.tokenizer import TOKENIZER_FILE, TextTokenizer, load_toke
 
 SCHEMA_VERSION: Literal[1] = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+ENCODER_FILES = {"audio_encoder": "voice.safetensors", "text_encoder": "words.safetensors"}
+"""By the part of `EmotionModel` whose weights they hold; the rest is in `WEIGHTS_FILE`."""
 SHIPPED = "compact"
 _PARAMETER = "parameter 'model.bundle'"
 
@@ -102,8 +105,13 @@ def save_bundle(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not save_file: its files can be read by their owner alone, and a robot's nodes may be another's.
-        (folder / WEIGHTS_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
+        for file in (WEIGHTS_FILE, *ENCODER_FILES.values()):
+            part = {name: value for name, value in weights.items() if _file_of(name) == file}
+            if not part:
+                (folder / file).unlink(missing_ok=True)  # of a bundle that was here before
+                continue
+            # Not save_file: its files can be read by their owner alone, and a robot's nodes may be another's.
+            (folder / file).write_bytes(save(part, metadata={"format": "pt"}))
         (folder / CONFIG_FILE).write_text(
             document.model_dump_json(indent=1) + "\n", encoding="utf-8"
         )
@@ -126,14 +134,8 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
     """
     folder = find_bundle(path)
     document = _read_config(folder)
-    weights_file = folder / WEIGHTS_FILE
-    if not weights_file.is_file():
-        raise HriEmoError(f"bundle '{folder}' has no {WEIGHTS_FILE} ({_PARAMETER})")
-    try:
-        weights = load_file(weights_file)
-    except (SafetensorError, OSError) as error:
-        raise HriEmoError(f"cannot read '{weights_file}': {error} ({_PARAMETER})") from error
     model = EmotionModel(document.model)
+    weights = _read_weights(folder, {_file_of(name) for name in model.state_dict()})
     try:
         model.load_state_dict({name: _restore(value) for name, value in weights.items()})
     except RuntimeError as error:
@@ -215,6 +217,26 @@ def _read_config(folder: Path) -> BundleConfig:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise HriEmoError(f"'{file}': {place}: {first['msg']} ({_PARAMETER})") from error
+
+
+def _file_of(name: str) -> str:
+    """The file that holds the weight of that name."""
+    return ENCODER_FILES.get(name.split(".", 1)[0], WEIGHTS_FILE)
+
+
+def _read_weights(folder: Path, files: set[str]) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = {}
+    for name in sorted(files, key=lambda file: file != WEIGHTS_FILE):
+        file = folder / name
+        if not file.is_file():
+            if any(_file_of(key) == name for key in weights):
+                continue  # the bundle is of the time when one file held all
+            raise HriEmoError(f"bundle '{folder}' has no {name} ({_PARAMETER})")
+        try:
+            weights |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise HriEmoError(f"cannot read '{file}': {error} ({_PARAMETER})") from error
+    return weights
 
 
 def _restore(value: torch.Tensor) -> torch.Tensor:
