@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_trees import tone
+from tiny_models import tiny_config, tiny_model
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.evaluate import evaluate, read_rows
+from hri_emo_ros.model.bundle import save_bundle
 from hri_emo_ros.types import LABELS, Transcript
 
 KEYS = {
@@ -118,6 +120,16 @@ def test_the_command_prints_and_writes_figures_and_a_page(tiny_bundle, manifest,
     assert "Confusion" in page
     assert "UA and gate against noise" in page
     assert ">10</td>" in page
+
+
+@pytest.mark.parametrize(("head", "modality"), [("audio_only", "text"), ("text_only", "audio")])
+def test_a_modality_that_the_model_does_not_use_is_refused(
+    head, modality, manifest, tmp_path, capsys
+):
+    bundle = save_bundle(tiny_model(tiny_config(head)), tmp_path / "one")
+    arguments = ["evaluate", "--bundle", str(bundle), "--manifest", str(manifest)]
+    assert main([*arguments, "--modality", modality]) == 2
+    assert f"its head is '{head}'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_nothing_to_score_is_an_error_that_says_why(tiny_bundle, tmp_path, capsys):

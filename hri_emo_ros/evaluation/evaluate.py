@@ -312,10 +312,18 @@ def evaluate(
         HriEmoError: bundle or manifest cannot be used, or nothing in it can be scored.
     """
     engine = EmotionEngine(bundle, device=device, threads=threads)
-    if engine.bundle.config.objective != "single_label":
+    config = engine.bundle.config
+    if config.objective != "single_label":
         raise HriEmoError(
             f"bundle '{bundle}' is multi-label; a manifest has one emotion a row, so 'evaluate' needs "
             "a single-label bundle"
+        )
+    if (modality == "audio" and not config.uses_audio) or (
+        modality == "text" and not config.uses_text
+    ):
+        raise HriEmoError(
+            f"modality is '{modality}', which bundle '{bundle}' does not use: its head is "
+            f"'{config.head}'; give --modality {'text' if config.uses_text else 'audio'}"
         )
     found = read_rows(Path(manifest), modality)
     _drop_foreign(found, engine.labels)
