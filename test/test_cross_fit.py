@@ -15,9 +15,9 @@ from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.unimodal import AudioHead
 from hri_emo_ros.training.config import TrainConfig, parse_config
 from hri_emo_ros.training.corpus import Item
-from hri_emo_ros.training.cross_fit import NO_FOLD, CrossFittedHeads, speaker_folds
 from hri_emo_ros.training.stages import resolve, train
 from hri_emo_ros.training.trainer import Trainer
+from hri_emo_ros.training.unheard_heads import NO_FOLD, CrossFittedHeads, speaker_folds
 
 FOLDS = 3
 

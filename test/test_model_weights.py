@@ -11,7 +11,7 @@ from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.losses import LossConfig, compute_losses, gate_loss
 from hri_emo_ros.model.output import ModelOutput
-from hri_emo_ros.model.weights import modality_weights, removal_effect
+from hri_emo_ros.model.weights import modality_weights
 
 HEADS = ("hri_emo", "late_fusion", "audio_only", "text_only")
 
@@ -132,6 +132,19 @@ def feature_items(rng, count):
         )
         targets.append(label)
     return items, torch.tensor(targets)
+
+
+@torch.no_grad()
+def removal_effect(model, batch):
+    """[B], [B]: the fall of the predicted emotion's log-probability, in nats, when the voice and when the
+    words are removed, each from a pass of its own over the whole network."""
+    whole = torch.log_softmax(model(batch).logits, dim=-1)
+    predicted = whole.argmax(-1, keepdim=True)
+    drops = []
+    for rest in (batch.without("audio"), batch.without("text")):
+        drop = whole - torch.log_softmax(model(rest).logits, dim=-1)
+        drops.append(drop.gather(-1, predicted).squeeze(-1))
+    return drops
 
 
 def test_a_trained_gate_follows_quality_and_weights_rank_as_removal_does():

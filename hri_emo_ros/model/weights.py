@@ -30,17 +30,12 @@ or their share in h, credits the voice with what the words said. A difference in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hri_emo_ros.model.batch import ModelBatch
 from hri_emo_ros.model.config import Objective
 from hri_emo_ros.model.output import ModelOutput
-
-if TYPE_CHECKING:
-    from hri_emo_ros.model.network import EmotionModel
 
 EPSILON = 0.05
 """nat; changes much smaller than this leave the word to the gate."""
@@ -103,31 +98,3 @@ def divergence(whole: Tensor, rest: Tensor, objective: Objective) -> Tensor:
 
 def _ratio(audio: Tensor, text: Tensor, gate: Tensor) -> Tensor:
     return (audio + EPSILON * gate) / (audio + text + EPSILON)
-
-
-@torch.no_grad()
-def removal_effect(model: EmotionModel, batch: ModelBatch) -> tuple[Tensor, Tensor]:
-    """What really happens when a modality is removed, to validate the weights against.
-
-    Returns:
-        The drop of the predicted emotion's log-probability (log-sigmoid for multi-label models), in
-        nats, when the voice is removed [B] and when the words are removed [B]; positive where the
-        modality supported the prediction. Each comes from a pass of its own over the whole network.
-    """
-    whole = model(batch)
-    predicted = whole.logits.argmax(-1, keepdim=True)
-    drops = []
-    for rest_batch in (batch.without("audio"), batch.without("text")):
-        rest = model(rest_batch)
-        drops.append(
-            (_log_probability(whole.logits, model) - _log_probability(rest.logits, model))
-            .gather(-1, predicted)
-            .squeeze(-1)
-        )
-    return drops[0], drops[1]
-
-
-def _log_probability(logits: Tensor, model: EmotionModel) -> Tensor:
-    if model.config.objective == "single_label":
-        return torch.log_softmax(logits, dim=-1)
-    return torch.nn.functional.logsigmoid(logits)

@@ -18,12 +18,12 @@ from hri_emo_ros.training.audio_store import AudioStore
 from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.corpus import Item
-from hri_emo_ros.training.cross_fit import NO_FOLD
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
 from hri_emo_ros.training.pairs import Example
 from hri_emo_ros.training.ruin import Ruin, Ruined, add_noise, intact
 from hri_emo_ros.training.text_augment import TextAugment
+from hri_emo_ros.training.unheard_heads import NO_FOLD
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 _BATCH_STREAM = 4

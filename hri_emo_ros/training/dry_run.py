@@ -21,9 +21,9 @@ from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import train_tokenizer
 from hri_emo_ros.training.batches import TrainBatch
 from hri_emo_ros.training.config import TrainConfig
-from hri_emo_ros.training.cross_fit import NO_FOLD
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
+from hri_emo_ros.training.unheard_heads import NO_FOLD
 from hri_emo_ros.types import SAMPLE_RATE
 
 _LARGE_AUDIO: dict[str, Any] = {

@@ -14,7 +14,7 @@ from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.training.batches import TrainBatch
 from hri_emo_ros.training.config import TrainConfig
-from hri_emo_ros.training.cross_fit import CrossFittedHeads
+from hri_emo_ros.training.unheard_heads import CrossFittedHeads
 
 
 @dataclass

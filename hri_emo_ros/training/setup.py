@@ -24,7 +24,6 @@ from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.batches import Augmenters, Sources
 from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.corpus import Item
-from hri_emo_ros.training.cross_fit import speaker_folds
 from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, noise_bank
@@ -33,6 +32,7 @@ from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder, whole_
 from hri_emo_ros.training.prune_text_encoder import prune_text_encoder, whole_text_encoder
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.text_augment import TextAugment, WordErrors
+from hri_emo_ros.training.unheard_heads import speaker_folds
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 Progress = Callable[[str, int], Callable[[], None]]

@@ -193,7 +193,7 @@ class Trainer:
     def _cross_fit(self) -> None:
         if self.module.cross_fitted is not None:
             with self._progress() as bars:
-                cross_fit(self, self.module.cross_fitted, bars)
+                cross_fit(self.module, self.sampler, self.maker, self.config, bars)
 
     def _loop(self, board: TensorBoard | None, stop_after: int | None) -> bool:
         """Steps until the end; False when it stopped at `stop_after`."""
