@@ -132,6 +132,13 @@ def test_a_modality_that_the_model_does_not_use_is_refused(
     assert f"its head is '{head}'" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_sweep_can_drown_clips_in_their_own_babble(tiny_bundle, manifest):
+    result, _ = evaluate(tiny_bundle, manifest, sweep_snr=(0.0,), noise="babble", threads=1)
+    clean, noisy = result["snr_sweep"]
+    assert noisy["snr_db"] == 0.0
+    assert noisy["audio_weight"] != clean["audio_weight"]
+
+
 def test_nothing_to_score_is_an_error_that_says_why(tiny_bundle, tmp_path, capsys):
     path = tmp_path / "m.csv"
     path.write_text("path,emotion\nnone.wav,anger\nx.wav,hungry\n")

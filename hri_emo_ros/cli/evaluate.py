@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also score the clips in noise at these levels, for example 20,10,5,0,-5",
     )  # fmt: skip
     parser.add_argument(
-        "--noise", default="pink", help="for --sweep-snr: pink, white or a folder of recordings"
-    )
+        "--noise", default="pink",
+        help="for --sweep-snr: pink, white, babble (six of the manifest's clips at once) or a folder",
+    )  # fmt: skip
     parser.add_argument(
         "--channels", action="store_true",
         help="also score the clips at other levels, through a telephone and amid silence",

@@ -24,7 +24,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.evaluation.channels import CHANNELS
 from hri_emo_ros.evaluation.clips import speech_level
-from hri_emo_ros.evaluation.noise import NoiseSource
+from hri_emo_ros.evaluation.noise import Babble, NoiseSource
 from hri_emo_ros.training.corpus import emotion_words
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, FloatArray, Transcript
 
@@ -303,7 +303,8 @@ def evaluate(
         manifest: CSV.
         modality: what the engine is given of each row.
         sweep_snr: also estimate every clip at these signal-to-noise ratios, dB.
-        noise: for the sweep: pink, white, or a folder of recordings.
+        noise: for the sweep: pink, white, babble (six of the manifest's clips at once), or a folder of
+            recordings.
         channels: also estimate every clip at other levels, through a telephone and amid silence.
         device, threads: see `EmotionEngine`.
         progress: called after each row of each pass.
@@ -396,7 +397,7 @@ def _sweep(
     points = [entry(clean, None)]
     for snr in levels:
         rows = replace(found, unreadable=[], rows=list(found.rows))
-        change = partial(_add_noise, source=NoiseSource(noise, SAMPLE_RATE, seed=0), snr_db=snr)
+        change = partial(_add_noise, source=_noise_of(noise, found), snr_db=snr)
         points.append(entry(estimate_rows(engine, rows, change, progress), snr))
     return points
 
@@ -420,6 +421,12 @@ def _through_channels(
     return points
 
 
-def _add_noise(samples: FloatArray, source: NoiseSource, snr_db: float) -> FloatArray:
+def _noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
+    if noise == "babble":
+        return Babble([row.path for row in found.rows if row.path is not None], SAMPLE_RATE)
+    return NoiseSource(noise, SAMPLE_RATE)
+
+
+def _add_noise(samples: FloatArray, source: NoiseSource | Babble, snr_db: float) -> FloatArray:
     gain = speech_level(samples) * 10 ** (-snr_db / 20)
     return np.asarray(samples + gain * source.take(len(samples)), dtype=np.float32)

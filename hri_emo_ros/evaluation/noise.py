@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from hri_emo_ros.evaluation.clips import Clip, read_clip
 
 FloatArray = npt.NDArray[np.float32]
 SYNTHETIC = ("white", "pink")
+_BABBLE_VOICES = 6
+"""At once; with more, babble nears noise of the shape of speech."""
 _SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 
 # -3 dB per octave between 10 Hz and Nyquist; J. O. Smith, "Spectral Audio Signal Processing",
@@ -25,7 +28,7 @@ class NoiseSource:
     """Noise of RMS 1 times `gain`, block by block.
 
     Args:
-        source: a folder (searched deeply) or file of noises, ``white`` or ``pink``.
+        source: a folder (searched deeply) or file of noises, ``white`` or ``pink``; or files.
         rate: Hz.
         seed: decides the order of the files and where in each it starts, or the made-up noise.
 
@@ -33,12 +36,17 @@ class NoiseSource:
         HriEmoError: nothing to read there.
     """
 
-    def __init__(self, source: str, rate: int, seed: int = 0) -> None:
+    def __init__(self, source: str | Sequence[Path], rate: int, seed: int = 0) -> None:
         self.gain = 1.0
         self._rate = rate
         self._random = np.random.default_rng([seed, 0x6E6F6973])
-        self._kind = source if source in SYNTHETIC else ""
-        self._files = [] if self._kind else _noise_files(Path(source))
+        self._kind, self._files = "", list[Path]()
+        if not isinstance(source, str):
+            self._files = list(source)
+        elif source in SYNTHETIC:
+            self._kind = source
+        else:
+            self._files = _noise_files(Path(source))
         self._state = np.zeros(len(_PINK_A) - 1)
         self._rest: FloatArray = np.zeros(0, np.float32)
         self._queue: list[Path] = []
@@ -67,6 +75,25 @@ class NoiseSource:
         return (np.roll(samples, self._random.integers(len(samples))) / max(level, 1e-6)).astype(
             np.float32
         )
+
+
+class Babble:
+    """Six voices at once, each at the same level, RMS 1 together.
+
+    Args:
+        files: recordings of voices, drawn from again and again.
+        rate, seed: as for `NoiseSource`.
+    """
+
+    def __init__(self, files: Sequence[Path], rate: int, seed: int = 0) -> None:
+        self._voices = [
+            NoiseSource(files, rate, seed * _BABBLE_VOICES + k) for k in range(_BABBLE_VOICES)
+        ]
+
+    def take(self, count: int) -> FloatArray:
+        """The next `count` samples, [count] float32."""
+        total = np.sum([voice.take(count) for voice in self._voices], axis=0)
+        return np.asarray(total / np.sqrt(_BABBLE_VOICES), dtype=np.float32)
 
 
 def _noise_files(source: Path) -> list[Path]:
