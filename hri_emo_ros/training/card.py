@@ -265,5 +265,9 @@ def _conditions(conditions: dict[str, Any]) -> list[str]:
             )
     rho = conditions["rank_correlation"]
     told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in rho.items() if v is not None)
-    return [*lines, "", "Rank correlation between the weight of the voice and what removing the voice "
+    levels = (
+        "Noise levels are relative to the loud parts of the voice, and the network is told them; "
+        "`hri-emo evaluate --sweep-snr` mixes by the mean level of speech, and the engine measures."
+    )
+    return [*lines, "", levels, "", "Rank correlation between the weight of the voice and what removing the voice "
             f"costs: {told}."]  # fmt: skip
