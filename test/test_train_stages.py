@@ -48,7 +48,7 @@ def stage(name: str, **sections) -> TrainConfig:
     return parse_config(merged)
 
 
-def three_stages(head: str = "hri_emo") -> list[TrainConfig]:
+def three_stages() -> list[TrainConfig]:
     compact_audio = {"kind": "compact", "config": COMPACT_AUDIO}
     compact_text = {"kind": "compact", "config": COMPACT_TEXT}
     voice = stage("voice", data={"fold": 5, "corpora": [_RAVDESS]},
@@ -59,7 +59,7 @@ def three_stages(head: str = "hri_emo") -> list[TrainConfig]:
     frozen = {"kind": "compact", "unfreeze_last_n_layers": 0}
     fusion = stage(
         "fusion", data={"fold": 5, "corpora": [_RAVDESS, _GOEMOTIONS]},
-        model={"head": head, "audio": frozen, "text": frozen},
+        model={"head": "hri_emo", "audio": frozen, "text": frozen},
         pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
         pairs={"enabled": True, "validation": 24},
         augment={"ruin": {"audio_noise_p": 0.5, "drop_audio_p": 0.1, "drop_text_p": 0.1,
