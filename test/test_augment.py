@@ -10,9 +10,8 @@ import torch
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.augment_config import TextSection, WaveformSection
-from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig, speech_level
-from hri_emo_ros.training.mel_store import coloured_noise, read_noises
-from hri_emo_ros.training.ruin import add_noise
+from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig, loud_level
+from hri_emo_ros.training.noises import coloured_noise
 from hri_emo_ros.training.text_augment import TextAugment, WordErrors, confidence_after, plain
 from hri_emo_ros.types import SAMPLE_RATE
 
@@ -39,7 +38,7 @@ EVERYTHING = WaveformSection.model_validate(
 def sounds(tmp_path):
     for folder in ("musan/noise", "musan/music", "rooms"):
         (tmp_path / folder).mkdir(parents=True)
-        noise = coloured_noise(1, 2.0, np.random.default_rng(0))
+        noise = 0.1 * coloured_noise(1, 2.0, np.random.default_rng(0))
         soundfile.write(tmp_path / folder / "a.wav", noise, SAMPLE_RATE)
     return tmp_path
 
@@ -65,37 +64,11 @@ def test_a_missing_noise_folder_is_named(tmp_path):
         WaveformAugment(section, tmp_path)
 
 
-def test_noise_is_added_at_the_level_that_the_network_is_told(speech):
-    noisy = add_noise(speech, 10.0, np.random.default_rng(0))
-    energy = np.square(speech.reshape(-1, 320)).mean(1)
-    level = np.square(energy).sum() / energy.sum()
-    assert 10 * np.log10(level / np.mean((noisy - speech) ** 2)) == pytest.approx(10.0, abs=0.2)
-
-
-def test_noises_have_their_colour():
-    rng = np.random.default_rng(0)
-    slopes = []
-    for exponent in (0, 1, 2):
-        power = np.abs(np.fft.rfft(coloured_noise(exponent, 4.0, rng))) ** 2
-        low, high = power[400:800].mean(), power[12800:25600].mean()
-        slopes.append(10 * np.log10(low / high) / 5)  # five octaves apart
-    assert slopes == pytest.approx([0.0, 3.0, 6.0], abs=0.4)
-
-
-def test_short_noises_are_repeated_and_room_responses_are_not_noise(tmp_path):
-    (tmp_path / "rir").mkdir()
-    soundfile.write(tmp_path / "tap.wav", np.ones(1600) * 0.1, SAMPLE_RATE)
-    soundfile.write(tmp_path / "rir" / "hall.wav", np.ones(1600) * 0.1, SAMPLE_RATE)
-    noises = read_noises(tmp_path)
-    assert len(noises) == 1
-    assert len(noises[0]) >= 3 * SAMPLE_RATE
-    with pytest.raises(HriEmoError, match="no sound"):
-        read_noises(tmp_path / "rir" / "nothing")
-
-
 def mel(config: MelAugmentConfig, seed: int = 0) -> MelAugment:
     noise = torch.rand(50, BINS, generator=torch.Generator().manual_seed(1)) + 0.1
-    augment = MelAugment(torch.linspace(100, 7000, BINS), 50.0, [noise], torch.Generator(), config)
+    augment = MelAugment(
+        torch.linspace(100, 7000, BINS), 50.0, {"noise": [noise]}, torch.Generator(), config
+    )
     augment.seed(seed)
     return augment
 
@@ -119,12 +92,12 @@ def test_mel_augmentation_repeats_with_its_seed_and_keeps_padding_silent():
 
 def test_mel_noise_has_the_wanted_ratio():
     power, lengths = powers()
-    on = torch.tensor([True, False, True])
-    noisy = mel(MelAugmentConfig()).add_noise_at(power, lengths, torch.full((3,), 10.0), on)
+    noisy = mel(MelAugmentConfig(noise_p=1.0, snr_db=(10.0, 10.0))).add_noise(power, lengths)
     added = (noisy - power).sum(-1).mean(1)
-    ratio = 10 * torch.log10(speech_level(power, lengths)[on] / added[on])
-    assert ratio.tolist() == pytest.approx([10.0, 10.0], abs=0.1)
-    assert float(added[1]) == 0.0
+    ratio = 10 * torch.log10(loud_level(power, lengths) / added)
+    assert ratio.tolist() == pytest.approx([10.0] * 3, abs=0.1)
+    spared = mel(MelAugmentConfig(noise_p=0.0)).add_noise(power, lengths)
+    assert torch.equal(spared, power)
 
 
 def test_masks_hide_values_inside_the_item_only():

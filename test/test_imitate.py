@@ -19,13 +19,12 @@ from hri_emo_ros.training.config import ImitateSection, parse_config
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.imitate import imitate
 from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig
-from hri_emo_ros.training.mel_store import MelStore
+from hri_emo_ros.training.mel_store import MelStore, mel_centres
 from hri_emo_ros.training.prune_audio_encoder import (
     prune_audio_encoder,
     whole_encoder,
     whole_states,
 )
-from hri_emo_ros.training.setup import mel_centres
 from hri_emo_ros.training.trainer import Trainer
 
 RATE = 16_000
@@ -75,7 +74,8 @@ def test_imitation_brings_states_in_noise_closer_to_the_clean_ones(
     settings = MelAugmentConfig(
         noise_p=1.0, snr_db=(0.0, 10.0), reverb_p=0.0, eq_p=0.0, band_p=0.0, drift_p=0.0
     )
-    augment = MelAugment(mel_centres(whole), store.frame_rate, [noise], torch.Generator(), settings)
+    noises = {"white": [noise]}
+    augment = MelAugment(mel_centres(whole), store.frame_rate, noises, torch.Generator(), settings)
     before = error_in_noise(thin, whole, store, voices, augment)
     section = ImitateSection(epochs=20.0, batch_size=8, lr=2e-3)
     left = imitate(thin, whole, voices, store, augment, section, 0, lambda *_: lambda: None)

@@ -90,7 +90,7 @@ def test_an_emotion_stands_beside_neutral_words_unless_it_cannot_be_heard():
 def ruin(**settings) -> Ruin:
     section = RuinSection(snr_unknown_p=0.0, confidence_unknown_p=0.0, **settings)
     errors = WordErrors([item.text for item in TEXTS])
-    return Ruin(section, errors, TEXTS, {"v/sad0": (35.0, 1.5)})
+    return Ruin(section, errors, TEXTS, {"v/sad0": (35.0, 1.5)}, ["babble"])
 
 
 def test_intact_examples_are_left_alone():
@@ -102,12 +102,23 @@ def test_intact_examples_are_left_alone():
 
 
 def test_the_network_is_told_about_the_noise_that_is_added():
-    quiet = ruin(snr_jitter_db=0.0).state(conflict(), True, 0.0, 0.0)
-    assert quiet.noise_snr_db == 0.0
-    assert quiet.told_snr_db == pytest.approx(0.0, abs=0.01)
+    quiet = ruin(snr_jitter_db=0.0).state(conflict(), True, -10.0, 0.0)
+    assert (quiet.noise, quiet.noise_snr_db) == ("babble", -10.0)
+    assert quiet.told_snr_db == pytest.approx(-10.0, abs=0.01)
     assert quiet.target[HAPPY] > 0.6
     clean = ruin(snr_jitter_db=0.0).state(conflict(), True, error_rate=0.0)
+    assert clean.noise == ""
     assert clean.told_snr_db == pytest.approx(35.0)
+    gone = ruin().state(conflict(), False, -10.0, 0.0)
+    assert gone.noise == ""
+    assert np.isnan([gone.noise_snr_db, gone.told_snr_db]).all()
+
+
+def test_without_noise_at_hand_none_is_added():
+    silent = Ruin(RuinSection(audio_noise_p=1.0), WordErrors([]), TEXTS, {})
+    state = silent(conflict(), np.random.default_rng(0))
+    assert state.noise == ""
+    assert np.isnan(state.noise_snr_db)
 
 
 def test_an_invented_sentence_has_low_confidence_and_leaves_the_voice_to_decide():

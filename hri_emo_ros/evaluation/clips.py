@@ -18,7 +18,7 @@ from hri_emo_ros.types import LABELS
 FloatArray = npt.NDArray[np.float32]
 _FRAME = 0.01
 """Seconds over which levels are taken."""
-_SPEECH_RANGE_DB = 35.0
+SPEECH_RANGE_DB = 35.0
 """Frames this far below the loudest still count as speech: consonants lie about 30 dB below vowels."""
 
 
@@ -112,7 +112,7 @@ def _frame_levels(samples: FloatArray, rate: int) -> FloatArray:
 def speech_level(samples: FloatArray, rate: int = 16_000) -> float:
     """RMS of the frames that hold speech, on the samples' scale."""
     levels = _frame_levels(samples, rate)
-    speech = levels[levels >= levels.max() * 10 ** (-_SPEECH_RANGE_DB / 20)]
+    speech = levels[levels >= levels.max() * 10 ** (-SPEECH_RANGE_DB / 20)]
     return float(np.sqrt(np.mean(speech.astype(np.float64) ** 2)))
 
 
@@ -122,5 +122,5 @@ def speech_bounds(samples: FloatArray, rate: int) -> tuple[float, float]:
     By level and not by a voice detector: labels must not come from what they are to judge.
     """
     levels = _frame_levels(samples, rate)
-    speech = np.flatnonzero(levels >= levels.max() * 10 ** (-_SPEECH_RANGE_DB / 20))
+    speech = np.flatnonzero(levels >= levels.max() * 10 ** (-SPEECH_RANGE_DB / 20))
     return float(speech[0] * _FRAME), min(float((speech[-1] + 1) * _FRAME), len(samples) / rate)

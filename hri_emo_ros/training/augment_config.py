@@ -155,6 +155,7 @@ class RuinSection(Section):
 
     audio_noise_p: float = Field(0.0, ge=0.0, le=1.0)
     snr_db: Range = (-5.0, 30.0)
+    """Against the level of speech, as ``hri-emo evaluate`` mixes."""
     snr_jitter_db: float = Field(3.0, ge=0.0)
     """Standard deviation of the SNR that the network is told around the true one."""
     snr_unknown_p: float = Field(0.1, ge=0.0, le=1.0)

@@ -20,8 +20,9 @@ from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
+from hri_emo_ros.training.noises import add_noise
 from hri_emo_ros.training.pairs import Example
-from hri_emo_ros.training.ruin import Ruin, Ruined, add_noise, intact
+from hri_emo_ros.training.ruin import Ruin, Ruined, intact
 from hri_emo_ros.training.text_augment import TextAugment
 from hri_emo_ros.training.unheard_heads import NO_FOLD
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
@@ -89,8 +90,8 @@ class Augmenters:
     mel: MelAugment | None = None
     text: TextAugment | None = None
     ruin: Ruin | None = None
-    noises: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Mel powers by kind; `mel` draws from all of them."""
+    noises: Mapping[str, Sequence[FloatArray]] = field(default_factory=dict)
+    """Waveforms of RMS 1 by kind, what `ruin` asks for."""
 
 
 class BatchMaker:
@@ -128,8 +129,7 @@ class BatchMaker:
         states = [intact(e) for e in examples] if states is None else states
         if self.sources.mel is not None:
             return self._with_mel(examples, states, None, 0)
-        noisy = any(np.isfinite(s.noise_snr_db) for s in states)
-        rng = _rng_of(examples) if noisy else None
+        rng = _rng_of(examples) if any(s.noise for s in states) else None
         return self._assemble(examples, states, self._waveforms(examples, states, rng, None))
 
     # Waveforms
@@ -156,8 +156,10 @@ class BatchMaker:
                 spare = len(samples) - limit
                 start = int(rng.integers(spare + 1)) if rng is not None else spare
                 samples = samples[start : start + limit]
-            if rng is not None and np.isfinite(state.noise_snr_db):
-                samples = add_noise(samples, state.noise_snr_db, rng)
+            if rng is not None and state.noise:
+                noises = self.augment.noises[state.noise]
+                noise = noises[int(rng.integers(len(noises)))]
+                samples = add_noise(samples, noise, state.noise_snr_db, rng)
             rows.append(samples)
         return rows
 
@@ -190,11 +192,11 @@ class BatchMaker:
         if augment is not None and augmented:
             power, lengths = augment(power, lengths)
         snr = torch.tensor([states[k].noise_snr_db for k in rows], dtype=torch.float32)
-        if bool(torch.isfinite(snr).any()) and augment is not None:
+        kinds = [states[k].noise for k in rows]
+        if any(kinds) and augment is not None:
             if rng is None:
                 augment.seed(int(_rng_of([examples[k] for k in rows]).integers(2**31)))
-            on = torch.isfinite(snr)
-            power = augment.add_noise_at(power, lengths, torch.where(on, snr, 0.0), on)
+            power = augment.add_noise_at(power, lengths, snr, kinds)
         valid = torch.arange(power.shape[1])[None] < lengths[:, None]
         with torch.no_grad():
             log_mel, mask = store.encoder.normalise(power * valid[..., None], valid)

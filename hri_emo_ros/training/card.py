@@ -266,8 +266,8 @@ def _conditions(conditions: dict[str, Any]) -> list[str]:
     rho = conditions["rank_correlation"]
     told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in rho.items() if v is not None)
     levels = (
-        "Noise levels are relative to the loud parts of the voice, and the network is told them; "
-        "`hri-emo evaluate --sweep-snr` mixes by the mean level of speech, and the engine measures."
+        "Noise is mixed by the mean level of speech, as `hri-emo evaluate --sweep-snr` does; the network is "
+        "told what the engine measures of such noise at such a level."
     )
     return [*lines, "", levels, "", "Rank correlation between the weight of the voice and what removing the voice "
             f"costs: {told}."]  # fmt: skip

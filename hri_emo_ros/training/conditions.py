@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +36,8 @@ def _ruin(trainer: Trainer) -> Ruin:
         update={"snr_jitter_db": 0.0, "snr_unknown_p": 0.0, "confidence_unknown_p": 0.0}
     )
     strangers = voices_and_words(items)[1] or [item for item in items if item.text]
-    return Ruin(section, WordErrors(texts), strangers, trainer.sources.quality or {})
+    noises = tuple(trainer.maker.augment.noises)
+    return Ruin(section, WordErrors(texts), strangers, trainer.sources.quality or {}, noises)
 
 
 def _states(
@@ -47,13 +47,15 @@ def _states(
     snr: float = math.nan,
     rate: float | None = 0.0,
     stranger: bool = False,
+    kind: str = "",
 ) -> list[Ruined]:
     return [
         ruin.state(
-            e, voice and e.voice is not None, snr, rate, stranger, np.random.default_rng([0, k])
+            e, voice and e.voice is not None, snr, rate, stranger,
+            np.random.default_rng([0, k]), kind,
         )
         for k, e in enumerate(examples)
-    ]
+    ]  # fmt: skip
 
 
 def clean_states(trainer: Trainer, examples: Sequence[Example]) -> list[Ruined]:
@@ -100,17 +102,17 @@ def condition_report(trainer: Trainer, calibration: Calibration) -> dict[str, An
         "voice_at_-5_db": {"snr": -5.0},
         "words_random": {"stranger": True},
     }
-    kinds = [k for k in _SWEPT if k in trainer.maker.augment.noises] or [""]
+    kinds = [k for k in _SWEPT if k in ruin.noises] or [""]
     plans |= {
         f"{kind}_{snr:g}_db".lstrip("_"): {"snr": snr, "kind": kind}
         for kind in kinds
         for snr in _SNRS
     }
     plans |= {f"word_errors_{rate:g}": {"rate": rate} for rate in _ERROR_RATES}
-    runs = {}
-    for name, plan in plans.items():
-        with _only_noise(trainer, plan.pop("kind", "")):
-            runs[name] = _predict(trainer, examples, _states(ruin, examples, **plan))
+    runs = {
+        name: _predict(trainer, examples, _states(ruin, examples, **plan))
+        for name, plan in plans.items()
+    }
     report: dict[str, Any] = {
         "constructed": any(e.constructed for e in examples),
         "n": len(examples),
@@ -126,21 +128,6 @@ def condition_report(trainer: Trainer, calibration: Calibration) -> dict[str, An
         }
     report["rank_correlation"] = _rank_correlation(runs, calibration)
     return report
-
-
-@contextmanager
-def _only_noise(trainer: Trainer, kind: str) -> Iterator[None]:
-    """Noise of one kind while this lasts."""
-    augment = trainer.maker.augment
-    if augment.mel is None or not kind:
-        yield
-        return
-    every = augment.mel.noises
-    augment.mel.noises = augment.noises[kind]
-    try:
-        yield
-    finally:
-        augment.mel.noises = every
 
 
 def _rank_correlation(runs: dict[str, Predictions], calibration: Calibration) -> dict[str, float]:

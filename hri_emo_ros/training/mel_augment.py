@@ -11,11 +11,13 @@ interpolations along time and mel.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from hri_emo_ros.evaluation.clips import SPEECH_RANGE_DB
 
 _EPS = 1e-12
 
@@ -51,11 +53,25 @@ class MelAugmentConfig:
     mixup_alpha: float = 0.3
 
 
-def speech_level(power: Tensor, lengths: Tensor) -> Tensor:
-    """Level of the loud frames, sum(e^2)/sum(e) with e the frame's power: silence does not lower it. [B]"""
+def loud_level(power: Tensor, lengths: Tensor) -> Tensor:
+    """Power of the loud frames, sum(e^2)/sum(e) with e the frame's power: silence does not lower it. [B]"""
     valid = torch.arange(power.shape[1])[None] < lengths[:, None]
     energy = power.sum(-1) * valid
     return energy.square().sum(1) / energy.sum(1).clamp_min(_EPS)
+
+
+def speech_power(power: Tensor, lengths: Tensor) -> Tensor:
+    """Mean power of the frames that hold speech, those within 35 dB of the loudest: the square of
+    `evaluation.clips.speech_level`. [B]
+
+    Args:
+        power: [B, T] mean square of each frame.
+        lengths: [B] valid frames.
+    """
+    valid = torch.arange(power.shape[1])[None] < lengths[:, None]
+    power = power * valid
+    speech = valid & (power >= power.amax(1, keepdim=True) * 10 ** (-SPEECH_RANGE_DB / 10))
+    return (power * speech).sum(1) / speech.sum(1).clamp_min(1)
 
 
 class MelAugment:
@@ -64,25 +80,29 @@ class MelAugment:
     Args:
         mel_hz: centre frequency of every mel bin [M].
         frame_rate: frames per second.
-        noises: mel-power spectrograms [T_i, M] on the same grid; empty for no noise.
+        noises: by kind, mel-power spectrograms [T_i, M] on the same grid of noises whose waveforms
+            have RMS 1; empty for no noise.
         generator: source of all randomness.
+        mean_square: [M], what a frame's mel powers are multiplied with and added up to give the mean
+            square of its samples; only `add_noise_at` needs it.
     """
 
     def __init__(
         self,
         mel_hz: Tensor,
         frame_rate: float,
-        noises: Sequence[Tensor],
+        noises: Mapping[str, Sequence[Tensor]],
         generator: torch.Generator,
         config: MelAugmentConfig | None = None,
+        mean_square: Tensor | None = None,
     ) -> None:
         self.config = config or MelAugmentConfig()
-        self.mel_hz, self.frame_rate, self.noises, self.generator = (
-            mel_hz,
-            frame_rate,
-            list(noises),
-            generator,
-        )
+        self.mel_hz, self.frame_rate, self.generator = mel_hz, frame_rate, generator
+        self.noises = noises
+        # As often of one kind as of another, however many recordings there are.
+        most = max(map(len, noises.values()), default=0)
+        self._every = [kind[i % len(kind)] for kind in noises.values() for i in range(most)]
+        self._mean_square = mean_square
 
     def __call__(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Warp, crop and corrupt; the lengths change."""
@@ -198,26 +218,43 @@ class MelAugment:
         return power * (10 ** (gain / 10))[:, None]
 
     def add_noise(self, power: Tensor, lengths: Tensor) -> Tensor:
-        """Add a random stretch of a random noise at a random SNR relative to the speech level."""
+        """Add a random stretch of a random noise at a random level below the loud parts of the speech."""
         batch = power.shape[0]
         on = self._chance(batch, self.config.noise_p)
-        return self.add_noise_at(power, lengths, self._uniform(batch, *self.config.snr_db), on)
-
-    def add_noise_at(self, power: Tensor, lengths: Tensor, snr: Tensor, on: Tensor) -> Tensor:
-        """Add a random stretch of a random noise at `snr` [B] dB to the items of `on` [B] bool."""
-        batch, frames, _ = power.shape
-        if not self.noises:
+        snr = self._uniform(batch, *self.config.snr_db)
+        if not self._every:
             return power
-        which = torch.randint(len(self.noises), (batch,), generator=self.generator)
-        offset = self._uniform(batch)
-        noise = torch.zeros_like(power)
-        for i in on.nonzero()[:, 0].tolist():
-            n = self.noises[int(which[i])]
-            start = int(offset[i] * n.shape[0])
-            noise[i] = n[(start + torch.arange(frames)) % n.shape[0]]
+        which = torch.randint(len(self._every), (batch,), generator=self.generator)
+        chosen = [self._every[k] if o else None for k, o in zip(which.tolist(), on, strict=True)]
+        noise = self._stretches(power, chosen)
         mean_noise = noise.sum(-1).mean(1).clamp_min(_EPS)
-        gain = speech_level(power, lengths) / mean_noise * 10 ** (-snr / 10) * on
+        gain = loud_level(power, lengths) / mean_noise * 10 ** (-snr / 10)
         return power + noise * gain[:, None, None]
+
+    def add_noise_at(
+        self, power: Tensor, lengths: Tensor, snr_db: Tensor, kinds: Sequence[str]
+    ) -> Tensor:
+        """Add a random stretch of noise of the kinds [B] (empty for none) `snr_db` [B] below the level of
+        the speech, as ``hri-emo evaluate`` mixes waveforms."""
+        assert self._mean_square is not None
+        chosen: list[Tensor | None] = []
+        for kind in kinds:
+            of_kind = self.noises[kind] if kind else ()
+            pick = int(torch.randint(len(of_kind), (), generator=self.generator)) if kind else 0
+            chosen.append(of_kind[pick] if kind else None)
+        level = speech_power(power @ self._mean_square, lengths)
+        gain = level * 10 ** (-snr_db.nan_to_num() / 10)
+        return power + self._stretches(power, chosen) * gain[:, None, None]
+
+    def _stretches(self, power: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
+        """[B, T, M] a random stretch of each noise, repeated where it is too short; zeros for none."""
+        offset = self._uniform(len(noises))
+        stretches = torch.zeros_like(power)
+        for i, noise in enumerate(noises):
+            if noise is not None:
+                start = int(offset[i] * len(noise))
+                stretches[i] = noise[(start + torch.arange(power.shape[1])) % len(noise)]
+        return stretches
 
     def band_limit(self, power: Tensor) -> Tensor:
         """Telephone and other narrow channels: bins outside the band fall by ``band_stop_db``."""

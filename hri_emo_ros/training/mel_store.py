@@ -7,26 +7,21 @@ Fourier transforms are done before the first epoch. Clips are kept as decibels i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 import torch
 from torch import Tensor
+from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.compact_audio import CompactAudioEncoder
-from hri_emo_ros.training.audio_store import AudioStore, decode
+from hri_emo_ros.training.audio_store import AudioStore
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 HalfArray = npt.NDArray[np.float16]
 _FLOOR = 1e-12
-_NOISE_SECONDS = 10.0
-_BABBLE_VOICES = 6
-_BABBLES = 8
-_SHORTEST_NOISE = 3.0
 
 
 class MelStore:
@@ -108,77 +103,21 @@ def collate_power(clips: Sequence[HalfArray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(power), torch.tensor([len(clip) for clip in clips])
 
 
-def noise_bank(
-    store: MelStore, babble_from: Sequence[Item], folder: Path | None, seed: int
-) -> dict[str, list[Tensor]]:
-    """Mel powers of noises by kind: white, pink, brown, babble of the corpora's voices, recorded.
+def mel_centres(encoder: CompactAudioEncoder) -> Tensor:
+    """[M] centre frequency of each mel bin, Hz (Slaney's scale, as the filter bank)."""
+    c = encoder.config
+    low, high = (hertz_to_mel(f, mel_scale="slaney") for f in (c.f_min, c.f_max))
+    mel = np.linspace(low, high, c.num_mel_bins + 2)[1:-1]
+    return torch.tensor(mel_to_hertz(mel, mel_scale="slaney"), dtype=torch.float32)
 
-    Args:
-        babble_from: training clips; validation voices must not be heard in training.
-        folder: recordings in MUSAN's layout or any; impulse responses (a folder named rir) are left
-            alone; None for none.
-        seed: of the draws.
 
-    Raises:
-        HriEmoError: the folder is missing or holds no sound.
+def mean_square_weights(encoder: CompactAudioEncoder) -> Tensor:
+    """[M] weights with which the mel powers of a frame add up to the mean square of its samples.
+
+    The weighted filters add up to 1 at every frequency (least squares); the rest is Parseval's theorem
+    for one side of the spectrum of a windowed frame.
     """
-    rng = np.random.default_rng(seed)
-    colours = {"white": 0.0, "pink": 1.0, "brown": 2.0}
-    bank = {
-        name: [store.power_of(coloured_noise(exponent, _NOISE_SECONDS, rng))]
-        for name, exponent in colours.items()
-    }
-    voices = [item for item in babble_from if item.audio is not None]
-    if len(voices) >= _BABBLE_VOICES:
-        bank["babble"] = [
-            _babble(
-                store, [voices[i] for i in rng.choice(len(voices), _BABBLE_VOICES, replace=False)]
-            )
-            for _ in range(_BABBLES)
-        ]
-    if folder is not None:
-        bank["recorded"] = [store.power_of(samples) for samples in read_noises(folder)]
-    return bank
-
-
-def coloured_noise(exponent: float, seconds: float, rng: np.random.Generator) -> FloatArray:
-    """Gaussian noise whose power falls with frequency ** exponent: 0 white, 1 pink, 2 brown."""
-    count = int(seconds * SAMPLE_RATE)
-    spectrum = np.fft.rfft(rng.standard_normal(count))
-    spectrum /= np.maximum(1.0, np.arange(len(spectrum))) ** (exponent / 2.0)
-    samples = np.fft.irfft(spectrum, count)
-    return np.asarray(0.1 * samples / samples.std(), dtype=np.float32)
-
-
-def _babble(store: MelStore, voices: Sequence[Item]) -> Tensor:
-    """Several voices at equal level, repeated to the same length: uncorrelated, so powers add."""
-    frames = int(_NOISE_SECONDS * store.frame_rate)
-    total = torch.zeros(1)
-    for item in voices:
-        start, end = store.span(item)
-        power, _ = collate_power([store.full(item)[start:end]])
-        power = power[0] / power[0].sum(-1).mean().clamp_min(_FLOOR)
-        total = total + power.repeat(-(-frames // len(power)), 1)[:frames]
-    return total
-
-
-def read_noises(folder: Path) -> list[FloatArray]:
-    """Every recording under `folder` except impulse responses; short ones are repeated to 3 s.
-
-    Raises:
-        HriEmoError: there is none.
-    """
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in (".wav", ".flac", ".ogg")
-        and "rir" not in (part.lower() for part in path.relative_to(folder).parts)
-    )
-    if not files:
-        raise HriEmoError(f"there is no sound under the noise folder '{folder}'")
-    noises = []
-    for path in files:
-        samples = decode(path)
-        repeats = max(1, int(np.ceil(_SHORTEST_NOISE * SAMPLE_RATE / max(1, len(samples)))))
-        noises.append(np.tile(samples, repeats))
-    return noises
+    bank = encoder.mel_bank.double()
+    flat = torch.linalg.pinv(bank).sum(1)
+    scale = 2.0 / (encoder.config.n_fft * encoder.window.double().square().sum())
+    return (flat * scale).float()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 from transformers.utils import logging as transformers_logging
 
 from hri_emo_ros.errors import HriEmoError
@@ -26,7 +25,8 @@ from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
 from hri_emo_ros.training.mel_augment import MelAugment
-from hri_emo_ros.training.mel_store import MelStore, noise_bank
+from hri_emo_ros.training.mel_store import MelStore, mean_square_weights, mel_centres
+from hri_emo_ros.training.noises import noise_bank
 from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder, whole_encoder
 from hri_emo_ros.training.prune_text_encoder import prune_text_encoder, whole_text_encoder
@@ -254,23 +254,30 @@ def measure(
 def make_augmenters(
     config: TrainConfig, sources: Sources, data: Data, root: Path, fusion: bool
 ) -> Augmenters:
-    """What happens to training examples only."""
+    """What happens to training examples only, and the noise of the conditions that validation asks for."""
     section = config.augment
     made = Augmenters()
     texts = [item for item in data.train if item.text]
     errors = WordErrors([item.text for item in texts if item.text])
-    if sources.mel is not None and (section.mel.enabled or section.ruin.audio_noise_p):
-        folder = root / section.mel.noise_folder if section.mel.noise_folder else None
-        bank = noise_bank(sources.mel, data.train, folder, config.seed)
-        encoder = sources.mel.encoder
-        generator = torch.Generator()
-        # As often of one kind as of another, however many recordings there are.
-        most = max(len(kind) for kind in bank.values())
-        every = [kind[i % len(kind)] for kind in bank.values() for i in range(most)]
-        made.noises = bank
+    hears = config.model.uses_audio and config.model.audio.kind != "features"
+    voices = [item for item in data.train if hears and item.audio is not None]
+    ruined = fusion and bool(voices) and bool(section.ruin.audio_noise_p)
+    if ruined or (sources.mel is not None and section.mel.enabled):
+        noise_folder = section.mel.noise_folder
+        if sources.mel is None:
+            noise_folder = section.waveform.noise.folder
+        folder = root / noise_folder if noise_folder else None
+        made.noises = noise_bank(sources.audio, voices, folder, config.seed)
+    if sources.mel is not None and made.noises:
+        store = sources.mel
+        noises = {
+            kind: [store.power_of(samples) for samples in recordings]
+            for kind, recordings in made.noises.items()
+        }
         made.mel = MelAugment(
-            mel_centres(encoder), sources.mel.frame_rate, every, generator, section.mel.settings
-        )
+            mel_centres(store.encoder), store.frame_rate, noises, torch.Generator(),
+            section.mel.settings, mean_square_weights(store.encoder),
+        )  # fmt: skip
     elif sources.mel is None:
         waveform = WaveformAugment(section.waveform, root)
         made.waveform = waveform if waveform.active else None
@@ -278,16 +285,9 @@ def make_augmenters(
         made.text = TextAugment(section.text, errors)
     if fusion:
         strangers = voices_and_words(data.train)[1] or texts
-        made.ruin = Ruin(section.ruin, errors, strangers, sources.quality or {})
+        kinds = tuple(made.noises)
+        made.ruin = Ruin(section.ruin, errors, strangers, sources.quality or {}, kinds)
     return made
-
-
-def mel_centres(encoder: CompactAudioEncoder) -> torch.Tensor:
-    """[M] centre frequency of each mel bin, Hz (Slaney's scale, as the filter bank)."""
-    c = encoder.config
-    low, high = (hertz_to_mel(f, mel_scale="slaney") for f in (c.f_min, c.f_max))
-    mel = np.linspace(low, high, c.num_mel_bins + 2)[1:-1]
-    return torch.tensor(mel_to_hertz(mel, mel_scale="slaney"), dtype=torch.float32)
 
 
 def lengths_of(items: Sequence[Item], sources: Sources) -> dict[str, float]:
