@@ -11,6 +11,7 @@ from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence
+from hri_emo_ros.model.losses import gate_loss
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch
 
@@ -122,6 +123,30 @@ def test_the_queries_correct_nothing_before_they_have_learnt_to():
     evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
     sum_of_both = HriEmoFusion._experts(out.gate[:, None], evidence)
     torch.testing.assert_close(out.logits, sum_of_both, atol=1e-6, rtol=1e-5)
+
+
+def test_the_answers_loss_cannot_move_the_mean_of_the_gate_but_the_gates_own_can():
+    bundle = tiny_model(tiny_config())
+    model = bundle.model.train()
+    torch.nn.init.normal_(model.fusion.decoder.readout)
+    batch = collate([ModelItem(voice(0.7), SENTENCES[1])], bundle.config, bundle.tokenizer)
+    out = model(batch)
+    bias = model.fusion.gate.mlp[-1].bias
+    targets = torch.tensor([1])
+    answer = torch.nn.functional.cross_entropy(out.logits, targets)
+    (moved,) = torch.autograd.grad(answer, bias, retain_graph=True)
+    slope = out.beta[0] * (1 - out.beta[0])
+    assert (moved / slope).sum().abs() < 1e-4 * (moved / slope).abs().sum()
+    assert moved.abs().sum() > 0  # how channels differ is learnt from the answer
+    (moved,) = torch.autograd.grad(gate_loss(out, targets, "single_label"), bias)
+    assert (moved / slope).sum().abs() > 0.5 * (moved / slope).abs().sum()
+    # Explanations need the gradient of everything.
+    model.eval()
+    with torch.enable_grad():
+        (moved,) = torch.autograd.grad(
+            torch.nn.functional.cross_entropy(model(batch).logits, targets), bias
+        )
+    assert (moved / slope).sum().abs() > 1e-3 * (moved / slope).abs().sum()
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_models import AUDIO_CONFIGS, COMPACT_AUDIO, COMPACT_TEXT, TEXT_CONFIGS
+from tiny_models import (
+    AUDIO_CONFIGS,
+    COMPACT_AUDIO,
+    COMPACT_TEXT,
+    TEXT_CONFIGS,
+    tiny_config,
+    tiny_model,
+)
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import ModelItem, collate
@@ -23,10 +30,11 @@ from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import EncoderSpec
 from hri_emo_ros.training.augment_config import RuinSection
 from hri_emo_ros.training.card import write_card
-from hri_emo_ros.training.config import TrainConfig, parse_config
+from hri_emo_ros.training.config import OptimSection, TrainConfig, parse_config
 from hri_emo_ros.training.data import load_data
 from hri_emo_ros.training.dry_run import dry_run, random_encoder
 from hri_emo_ros.training.finish import _intervals
+from hri_emo_ros.training.optim import make_optimizer
 from hri_emo_ros.training.pairs import from_item
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.text_augment import WordErrors
@@ -195,6 +203,20 @@ def test_multi_label_features_train_on_the_official_split(root, tmp_path):
     result = Trainer(config, root, tmp_path / "mosei").run()
     assert 0.0 <= result["validation"]["mosei"]["macro_f1"] <= 1.0
     assert len(result["calibration"]["thresholds"]) == 7
+
+
+def test_encoders_and_the_gate_learn_at_rates_of_their_own():
+    module = torch.nn.Module()
+    module.model = tiny_model(tiny_config()).model
+    section = OptimSection(lr=1e-3, encoder_lr=1e-5, gate_lr=1e-4)
+    optimizer = make_optimizer(module, {"model.text_encoder."}, section)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in module.named_parameters():
+        wanted = 1e-4 if ".gate." in name else 1e-5 if ".text_encoder." in name else 1e-3
+        assert rates.get(id(parameter), wanted) == wanted, name
+    assert set(rates.values()) == {1e-3, 1e-4, 1e-5}
+    plain = make_optimizer(module, set(), OptimSection(lr=1e-3))
+    assert {g["lr"] for g in plain.param_groups} == {1e-3}
 
 
 def test_precomputed_words_are_not_lost_when_modalities_are_ruined(root):

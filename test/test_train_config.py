@@ -59,6 +59,7 @@ def test_one_stage_can_be_picked_and_values_laid_over_it(write):
         ("model: {head: fancy}", r"'model.head' is 'fancy'.*late_fusion"),
         ("optim: {epochs: many}", r"'optim.epochs' is 'many'"),
         ("augment: {text: {lower_p: 2}}", r"'augment.text.lower_p' is 2"),
+        ("loss: {gate: 0}", r"'loss.gate' is 0.*set it above 0"),
         ("name: a/b", r"'name' is 'a/b'.*plain folder name"),
         ("[1, 2]", "must hold a mapping"),
         ("a: [", "not YAML"),

@@ -19,6 +19,9 @@ Per utterance, with voice states A [F, d] and word states T [N, d] (projected to
    (a product of experts, Hinton 2002), which is right for two that are each as sure as they should be;
    the gate takes away from the one that is surer than it should be, all of it from g = 3/4 (or 1/4) on.
    So a modality that is absent or judged worthless cannot hurt. The queries correct the sum of two.
+   The answer's loss teaches beta only how it differs between channels; its mean learns from which
+   modality knew the answer (`losses.gate_loss`) and nothing else. The answer's loss would hold it in
+   the middle, where both count in full, and let babble answer for a voice.
 """
 
 from __future__ import annotations
@@ -197,7 +200,9 @@ class HriEmoFusion(nn.Module):
             evidence = evidence.detached()
         beta = self.gate(evidence, batch, audio_present, text_present)
 
-        g = beta.mean(-1, keepdim=True)
+        g, judged = beta.mean(-1, keepdim=True), beta
+        if self.unimodal_path and self.training:
+            beta, g = beta - g + g.detach(), g.detach()
         if self.unimodal_path and not self.training and not (audio_present & text_present).any():
             # The queries' factor is exactly 0: provisional states, which have no words yet, need not pay
             # for the decoder.
@@ -224,12 +229,10 @@ class HriEmoFusion(nn.Module):
         )
         logits = self.decoder(memory, mask, bias)
         if self.unimodal_path:
-            # Detached: else the gate would stay in the middle just to keep the queries in play.
-            room = (_counted(g) * _counted(1 - g)).detach()
-            logits = self._experts(g, evidence) + room * logits
+            logits = self._experts(g, evidence) + _counted(g) * _counted(1 - g) * logits
         # With nothing to judge by, the only honest answer is a uniform one.
         logits = logits * (audio_present | text_present)
-        return logits, beta, torch.stack(looked).mean(0) if looked else None
+        return logits, judged, torch.stack(looked).mean(0) if looked else None
 
     @staticmethod
     def _experts(g: Tensor, evidence: UnimodalEvidence) -> Tensor:

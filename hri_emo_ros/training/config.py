@@ -167,6 +167,8 @@ class OptimSection(Section):
     """Of AdamW."""
     encoder_lr: float | None = Field(None, gt=0.0)
     """Of pretrained encoders; None takes `lr`."""
+    gate_lr: float | None = Field(None, gt=0.0)
+    """Of the reliability gate; None is `lr`. A gate that learns fast learns the training speakers."""
     weight_decay: float = Field(0.01, ge=0.0)
     """Not of biases and norms."""
     betas: Range = (0.9, 0.999)
@@ -248,6 +250,16 @@ class TrainConfig(Section):
         if wanted and not (self.pretrained.freeze_heads and self.model.head == "hri_emo"):
             raise ValueError(
                 "'pretrained.cross_fit' needs 'pretrained.freeze_heads: true' and 'model.head: hri_emo'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_learns(self) -> TrainConfig:
+        model = self.model
+        if model.head == "hri_emo" and model.unimodal_path and not self.loss.gate:
+            raise ValueError(
+                "'loss.gate' is 0, and with 'model.unimodal_path: true' the gate learns from nothing "
+                "else: set it above 0"
             )
         return self
 

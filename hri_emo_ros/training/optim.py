@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hri_emo_ros.training.config import OptimSection
 
+_GATE = "model.fusion.gate."
 _ONE_CYCLE_START = 10.0
 _ONE_CYCLE_END = 1000.0
 _ONE_CYCLE_BETAS = (0.85, 0.95)
@@ -19,18 +20,19 @@ _ONE_CYCLE_BETAS = (0.85, 0.95)
 def make_optimizer(
     module: nn.Module, pretrained: set[str], config: OptimSection
 ) -> torch.optim.Optimizer:
-    """AdamW: no weight decay on biases and norms, a rate of their own for pretrained encoders.
+    """AdamW: no weight decay on biases and norms, rates of their own for pretrained encoders and the gate.
 
     Args:
         module: what is trained; frozen parameters are left out.
         pretrained: prefixes of the names of pretrained parameters.
         config: see `OptimSection`.
     """
-    encoder_lr = config.encoder_lr or config.lr
+    rates = {_GATE: config.gate_lr or config.lr}
+    rates |= dict.fromkeys(pretrained, config.encoder_lr or config.lr)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            lr = encoder_lr if name.startswith(tuple(pretrained)) and pretrained else config.lr
+            lr = next((r for part, r in rates.items() if name.startswith(part)), config.lr)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((lr, decay), []).append(parameter)
     return torch.optim.AdamW(
