@@ -10,7 +10,7 @@ import torch
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
 from hri_emo_ros.model.batch import ModelItem, collate
-from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence
+from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence, normalised_entropy
 from hri_emo_ros.model.losses import gate_loss
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch
@@ -147,6 +147,32 @@ def test_the_answers_loss_cannot_move_the_mean_of_the_gate_but_the_gates_own_can
             torch.nn.functional.cross_entropy(model(batch).logits, targets), bias
         )
     assert (moved / slope).sum().abs() > 1e-3 * (moved / slope).abs().sum()
+
+
+def test_the_queries_fall_silent_where_the_voice_is_unsure():
+    bundle = tiny_model(tiny_config())
+    torch.nn.init.normal_(bundle.model.fusion.decoder.readout)
+    batch = collate([ModelItem(voice(0.7), SENTENCES[1])], bundle.config, bundle.tokenizer)
+    with torch.no_grad():
+        heard = EncodedBatch(*bundle.model.encode_audio(batch), *bundle.model.encode_text(batch))
+        sizes = []
+        for sure in (4.0, 0.5, 0.0):
+            z = torch.tensor([[sure, 0, 0, -sure, 0, 0, 0]])
+            out = bundle.model.fuse(heard, batch, audio_logits=z)
+            evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
+            plain = HriEmoFusion._experts(out.gate[:, None], evidence)
+            sizes.append((out.logits - plain).abs().max().item())
+    assert sizes[0] > 10 * sizes[1] > 0.0
+    assert sizes[2] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_entropy_runs_from_0_for_certainty_to_1_for_none(multi_label):
+    logits = torch.tensor([[0.0] * 4, [90.0, -90.0, -90.0, -90.0]], requires_grad=True)
+    entropy = normalised_entropy(logits, multi_label)
+    assert entropy[:, 0].tolist() == pytest.approx([1.0, 0.0], abs=1e-4)
+    entropy.sum().backward()
+    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("head", HEADS)

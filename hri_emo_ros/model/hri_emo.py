@@ -14,11 +14,13 @@ Per utterance, with voice states A [F, d] and word states T [N, d] (projected to
    With g = mean(beta), log(g / F) and log((1 - g) / N) are added to the scores of the voice's and the
    words' entries: at equal scores the modalities share the attention as g : 1 - g, however many frames
    or words there are. One logit per emotion comes from its query.
-5. With ``unimodal_path``: logits = c(g) z_a + c(1 - g) z_t + c(g) c(1 - g) z_queries, where z_a,
+5. With ``unimodal_path``: logits = c(g) z_a + c(1 - g) z_t + c(g) c(1 - g) s_a s_t z_queries, where z_a,
    z_t are the unimodal logits and c(x) = 4 x - 1, held in [0, 1]. At g = 1/2 both answers count in full
    (a product of experts, Hinton 2002), which is right for two that are each as sure as they should be;
    the gate takes away from the one that is surer than it should be, all of it from g = 3/4 (or 1/4) on.
-   So a modality that is absent or judged worthless cannot hurt. The queries correct the sum of two.
+   So a modality that is absent or judged worthless cannot hurt. The queries correct the sum of two as
+   far as both are sure: s is 1 minus the normalised entropy of an answer. Else they would keep their
+   size in noise, where the voice's answer fades, and speak for it.
    The answer's loss teaches beta only how it differs between channels; its mean learns from which
    modality knew the answer (`losses.gate_loss`) and nothing else. The answer's loss would hold it in
    the middle, where both count in full, and let babble answer for a voice.
@@ -126,13 +128,8 @@ class ReliabilityGate(nn.Module):
 
     def _answer(self, logits: Tensor) -> Tensor:
         """Posterior, and its normalised entropy and maximum in units of their own: [B, L + 2]."""
-        if self.multi_label:
-            p = torch.sigmoid(logits)
-            both = torch.stack([p, 1 - p], dim=-1).clamp(min=1e-7)
-            entropy = -(both * both.log()).sum(-1).mean(-1, keepdim=True) / math.log(2)
-        else:
-            p = torch.softmax(logits, dim=-1)
-            entropy = torch.special.entr(p).sum(-1, keepdim=True) / math.log(logits.shape[-1])
+        p = torch.sigmoid(logits) if self.multi_label else torch.softmax(logits, dim=-1)
+        entropy = normalised_entropy(logits, self.multi_label)
         sure = torch.cat([entropy, p.amax(-1, keepdim=True)], dim=-1)
         return torch.cat([p, sure / _SHARE_UNIT], dim=-1)
 
@@ -229,15 +226,36 @@ class HriEmoFusion(nn.Module):
         )
         logits = self.decoder(memory, mask, bias)
         if self.unimodal_path:
-            logits = self._experts(g, evidence) + _counted(g) * _counted(1 - g) * logits
+            room = _counted(g) * _counted(1 - g) * self._both_sure(evidence)
+            logits = self._experts(g, evidence) + room * logits
         # With nothing to judge by, the only honest answer is a uniform one.
         logits = logits * (audio_present | text_present)
         return logits, judged, torch.stack(looked).mean(0) if looked else None
+
+    def _both_sure(self, evidence: UnimodalEvidence) -> Tensor:
+        """s_a s_t, [B, 1] in [0, 1]."""
+        voice, words = (
+            1.0 - normalised_entropy(logits, self.gate.multi_label)
+            for logits in (evidence.audio_logits, evidence.text_logits)
+        )
+        return voice * words
 
     @staticmethod
     def _experts(g: Tensor, evidence: UnimodalEvidence) -> Tensor:
         """What the unimodal answers add up to under the gate [B, 1]: logits [B, L]."""
         return _counted(g) * evidence.audio_logits + _counted(1 - g) * evidence.text_logits
+
+
+def normalised_entropy(logits: Tensor, multi_label: bool) -> Tensor:
+    """Entropy of the answer [B, L] in [0, 1], [B, 1]: of one distribution over the labels, or the mean of
+    the labels' own."""
+    if multi_label:
+        p = torch.sigmoid(logits)
+        # Without the clamp the gradient would be NaN where the sigmoid is exactly 0 or 1.
+        each = torch.special.entr(torch.stack([p, 1 - p]).clamp(min=1e-7)).sum(0)
+        return each.mean(-1, keepdim=True) / math.log(2)
+    log_p = torch.log_softmax(logits, dim=-1)
+    return -(log_p.exp() * log_p).sum(-1, keepdim=True) / math.log(logits.shape[-1])
 
 
 def _counted(share: Tensor) -> Tensor:

@@ -267,7 +267,7 @@ def _conditions(conditions: dict[str, Any]) -> list[str]:
     told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in rho.items() if v is not None)
     levels = (
         "Noise is mixed by the mean level of speech, as `hri-emo evaluate --sweep-snr` does; the network is "
-        "told what the engine measures of such noise at such a level."
+        "told that level, which the engine has to measure."
     )
     return [*lines, "", levels, "", "Rank correlation between the weight of the voice and what removing the voice "
             f"costs: {told}."]  # fmt: skip
