@@ -23,8 +23,7 @@ from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.evaluation.channels import CHANNELS
-from hri_emo_ros.evaluation.clips import speech_level
-from hri_emo_ros.evaluation.noise import Babble, NoiseSource
+from hri_emo_ros.evaluation.noise import Babble, NoiseSource, mix
 from hri_emo_ros.training.corpus import emotion_words
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, FloatArray, Transcript
 
@@ -428,5 +427,4 @@ def _noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
 
 
 def _add_noise(samples: FloatArray, source: NoiseSource | Babble, snr_db: float) -> FloatArray:
-    gain = speech_level(samples) * 10 ** (-snr_db / 20)
-    return np.asarray(samples + gain * source.take(len(samples)), dtype=np.float32)
+    return mix(samples, source.take(len(samples)), snr_db)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.signal import lfilter
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.clips import Clip, read_clip
+from hri_emo_ros.evaluation.clips import Clip, read_clip, speech_level
 
 FloatArray = npt.NDArray[np.float32]
 SYNTHETIC = ("white", "pink")
@@ -94,6 +94,13 @@ class Babble:
         """The next `count` samples, [count] float32."""
         total = np.sum([voice.take(count) for voice in self._voices], axis=0)
         return np.asarray(total / np.sqrt(_BABBLE_VOICES), dtype=np.float32)
+
+
+def mix(samples: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:
+    """`samples` with `noise` (RMS 1, both [n] at 16 kHz) `snr_db` below the level of their speech: what a
+    signal-to-noise ratio means in training and evaluation."""
+    gain = speech_level(samples) * 10 ** (-snr_db / 20)
+    return np.asarray(samples + gain * noise, dtype=np.float32)
 
 
 def _noise_files(source: Path) -> list[Path]:

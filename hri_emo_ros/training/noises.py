@@ -9,6 +9,7 @@ import numpy as np
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.clips import speech_level
+from hri_emo_ros.evaluation.noise import mix
 from hri_emo_ros.training.audio_store import AudioStore, decode
 from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
@@ -103,9 +104,7 @@ def _of_rms_1(samples: np.ndarray) -> FloatArray:
 def add_noise(
     samples: FloatArray, noise: FloatArray, snr_db: float, rng: np.random.Generator
 ) -> FloatArray:
-    """`samples` [n] with a random stretch of `noise` (RMS 1) `snr_db` below the level of its speech,
-    as ``hri-emo evaluate`` mixes (`speech_level`)."""
+    """`samples` [n] with a random stretch of `noise` (RMS 1), mixed as ``hri-emo evaluate`` mixes."""
     start = int(rng.integers(len(noise)))
     stretch = np.take(noise, np.arange(start, start + len(samples)), mode="wrap")
-    gain = speech_level(samples) * 10.0 ** (-snr_db / 20.0)
-    return np.asarray(samples + gain * stretch, dtype=np.float32)
+    return mix(samples, stretch, snr_db)
