@@ -10,7 +10,7 @@ import torch
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
 from hri_emo_ros.model.batch import ModelItem, collate
-from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence, normalised_entropy
+from hri_emo_ros.model.hri_emo import SLOPE, HriEmoFusion, UnimodalEvidence, normalised_entropy
 from hri_emo_ros.model.losses import gate_loss
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch
@@ -92,7 +92,12 @@ def test_without_a_modality_hri_emo_answers_as_the_other_alone_does():
 
 @pytest.mark.parametrize(
     ("gate", "voice", "words"),
-    [(0.5, 1.0, 1.0), (0.8, 1.0, 0.0), (0.625, 1.0, 0.5), (0.3, 0.2, 1.0)],
+    [
+        (0.5, 1.0, 1.0),
+        (0.8, 1.0, 0.0),
+        (0.5 + 0.5 / SLOPE, 1.0, 0.5),
+        (0.5 - 0.8 / SLOPE, 0.2, 1.0),
+    ],
 )
 def test_an_even_gate_counts_both_answers_in_full_and_takes_away_from_one_only(gate, voice, words):
     z_a, z_t = torch.tensor([[2.0, -1.0, 0.0]]), torch.tensor([[0.0, 1.0, -3.0]])
@@ -149,21 +154,23 @@ def test_the_answers_loss_cannot_move_the_mean_of_the_gate_but_the_gates_own_can
     assert (moved / slope).sum().abs() > 1e-3 * (moved / slope).abs().sum()
 
 
-def test_the_queries_fall_silent_where_the_voice_is_unsure():
-    bundle = tiny_model(tiny_config())
+def test_the_queries_count_in_full_in_training_and_by_half_after_it():
+    bundle = tiny_model(tiny_config(dropout=0.0))
     torch.nn.init.normal_(bundle.model.fusion.decoder.readout)
     batch = collate([ModelItem(voice(0.7), SENTENCES[1])], bundle.config, bundle.tokenizer)
     with torch.no_grad():
         heard = EncodedBatch(*bundle.model.encode_audio(batch), *bundle.model.encode_text(batch))
-        sizes = []
-        for sure in (4.0, 0.5, 0.0):
-            z = torch.tensor([[sure, 0, 0, -sure, 0, 0, 0]])
-            out = bundle.model.fuse(heard, batch, audio_logits=z)
-            evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
-            plain = HriEmoFusion._experts(out.gate[:, None], evidence)
-            sizes.append((out.logits - plain).abs().max().item())
-    assert sizes[0] > 10 * sizes[1] > 0.0
-    assert sizes[2] == pytest.approx(0.0, abs=1e-6)
+
+    def correction(training: bool) -> torch.Tensor:
+        bundle.model.fusion.train(training)
+        with torch.no_grad():
+            out = bundle.model.fuse(heard, batch)
+        evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
+        return out.logits - HriEmoFusion._experts(out.gate[:, None], evidence)
+
+    learning, in_use = correction(True), correction(False)
+    assert in_use.abs().max() > 1e-3
+    torch.testing.assert_close(learning, 2 * in_use)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
