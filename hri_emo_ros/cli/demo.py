@@ -9,7 +9,7 @@ from pathlib import Path
 import hri_emo_ros
 
 DEFAULT_SPEED = 1.25
-"""Plays the 50 s of the demo recording in 40 s, so that all of it takes less than a minute."""
+"""Plays the 50 s of the demo recording in 40 s."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
