@@ -201,7 +201,7 @@ class EmotionEngine:
         seconds = float("nan")
         if heard and quality is not None and item.samples is not None:
             seconds = quality.speech_fraction * len(item.samples) / SAMPLE_RATE
-        transcript = item.transcript
+        transcript = item.transcript if item.transcript and item.transcript.usable else None
         return ModelItem(
             samples=item.samples if heard else None,
             text=transcript.text if transcript else None,

@@ -331,7 +331,7 @@ class UtteranceJoiner:
 
     def _unfit(self, pending: _Pending) -> AbstainReason:
         """Why there is no point in asking the engine."""
-        words = pending.transcript is not None and pending.transcript.text.strip()
+        words = pending.transcript is not None and pending.transcript.usable
         if pending.audio.robot_speaking:
             return AbstainReason.ROBOT_SPEAKING
         silent = len(pending.audio) == 0 or pending.audio.quality.speech_fraction == 0.0
@@ -343,8 +343,6 @@ class UtteranceJoiner:
         if self.engine is None:
             reason = AbstainReason.NO_MODEL
         transcript = pending.transcript
-        if transcript is not None and not transcript.text.strip():
-            transcript = None
         audio = pending.audio
         started = time.perf_counter()
         error = ""

@@ -60,6 +60,10 @@ class TranscriptRecord:
     stamp_ns: int
     """Sensor time of the utterance's first sample, ns."""
     transcript: Transcript
+    duration: float = 0.0
+    """Seconds of the utterance that were recognised."""
+    final: bool = True
+    """These are all the words."""
 
 
 Input = AudioMessage | RobotSpeaking | PcmFormat
@@ -107,7 +111,9 @@ def run_offline(
                     transcript = None
                     if recogniser is not None and joiner.words_expected:
                         transcript = recogniser.transcribe(speech.samples, speech.quality)
-                        yield TranscriptRecord(chunk.utterance_id, speech.stamp_ns, transcript)
+                        yield TranscriptRecord(
+                            chunk.utterance_id, speech.stamp_ns, transcript, speech.duration
+                        )
                     if joiner.words_expected:
                         joiner.transcript(chunk.utterance_id, transcript, now)
                     speech = None

@@ -50,8 +50,8 @@ def test_file_prints_one_utterance_as_json(
     (found,) = json.loads(capsys.readouterr().out)
     assert found["file"] == str(ANGRY)
     (utterance,) = found["utterances"]
-    assert list(utterance["probabilities"]) == list(LABELS)
-    assert sum(utterance["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
+    assert [score["label"] for score in utterance["scores"]] == list(LABELS)
+    assert sum(s["probability"] for s in utterance["scores"]) == pytest.approx(1.0, abs=1e-3)
     assert utterance["audio_weight"] == pytest.approx(1.0)
     assert utterance["dominant"] in LABELS
 

@@ -17,7 +17,7 @@ from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode, run
 from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
-from hri_emo_ros.types import SpeechChunk, Transcript
+from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class AsrNode(HriNode):
             transcript = self._recogniser.transcribe(job.speech.samples, job.speech.quality)
         except Exception as error:
             self.failed("asr", error)
-            self._publish(job, None, queueing, f"{type(error).__name__}: {error}")
+            self._publish(job, _failed(f"{type(error).__name__}: {error}"), queueing)
             return
         self._recognised += 1
         self._publish(job, transcript, queueing)
@@ -151,11 +151,9 @@ class AsrNode(HriNode):
             "whisper.model)",
             Level.WARN,
         )
-        self._publish(job, None, time.monotonic() - job.arrived, "asr.queue was full")
+        self._publish(job, _failed("asr.queue was full"), time.monotonic() - job.arrived)
 
-    def _publish(
-        self, job: _Job, transcript: Transcript | None, queueing: float, failure: str = ""
-    ) -> None:
+    def _publish(self, job: _Job, transcript: Transcript, queueing: float) -> None:
         assert job.speech is not None
         assert job.last is not None
         assert self._recogniser is not None
@@ -168,9 +166,12 @@ class AsrNode(HriNode):
                 recogniser=self._recogniser.name,
                 duration=job.speech.duration,
                 queueing=queueing,
-                failure=failure,
             )
         )
+
+
+def _failed(why: str) -> Transcript:
+    return Transcript("", status=TranscriptStatus.FAILED, status_text=why)
 
 
 def main() -> int:

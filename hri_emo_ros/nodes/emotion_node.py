@@ -171,10 +171,9 @@ class EmotionNode(HriNode):
         if message.stream_id and self._stream and message.stream_id != self._stream:
             self.diagnostics.count("transcripts of another stream")
             return
-        failed = message.status == TranscriptMsg.STATUS_FAILED
         self._joiner.transcript(
             message.utterance_id or None,
-            None if failed else conversions.transcript_of(message),
+            conversions.transcript_of(message),
             time.monotonic(),
             arrived - max(0.0, message.queueing),
             final=message.stage == TranscriptMsg.STAGE_FINAL,

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from hri_emo_ros import messages
 from hri_emo_ros.pipeline import Outcome
 
 BAR = 24
@@ -69,9 +70,9 @@ def from_message(message: Any, epoch_ns: int = 0) -> Shown:
         start=(stamp_ns - epoch_ns) * 1e-9,
         duration=message.duration,
         final=message.stage == 1,
-        words=message.transcript,
-        labels=tuple(message.labels),
-        probabilities=tuple(message.probabilities),
+        words=_words(message.transcript, message.rejected_transcript),
+        labels=tuple(score.label for score in message.scores),
+        probabilities=tuple(score.probability for score in message.scores),
         dominant=message.dominant,
         abstained=message.abstain_text if message.abstained else "",
         audio_weight=message.audio_weight,
@@ -84,12 +85,13 @@ def from_message(message: Any, epoch_ns: int = 0) -> Shown:
 def from_outcome(outcome: Outcome, epoch_ns: int = 0) -> Shown:
     """Of what the pipeline emits without ROS."""
     estimate = outcome.estimate
+    fields = messages.state(outcome, "", "")
     return Shown(
         utterance=outcome.utterance_id,
         start=(outcome.stamp_ns - epoch_ns) * 1e-9,
         duration=estimate.duration,
         final=outcome.stage == "final",
-        words=estimate.transcript.text if estimate.transcript else "",
+        words=_words(fields["transcript"], fields["rejected_transcript"]),
         labels=estimate.labels,
         probabilities=tuple(float(p) for p in estimate.probabilities),
         dominant="" if estimate.abstained else estimate.dominant,
@@ -99,6 +101,10 @@ def from_outcome(outcome: Outcome, epoch_ns: int = 0) -> Shown:
         latency=outcome.latency["total"],
         asr=outcome.latency["asr"],
     )
+
+
+def _words(used: str, rejected: str) -> str:
+    return f"[refused: {rejected}]" if rejected else used
 
 
 def bar(value: float, width: int = BAR) -> str:
