@@ -20,7 +20,7 @@ import torch
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelItem, collate
+from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
 from hri_emo_ros.model.calibration import probabilities
 from hri_emo_ros.model.explain import explain_utterance
@@ -85,6 +85,8 @@ class EmotionEngine:
         self.bundle = loaded
         self.model = loaded.model.eval().to(self.device)
         self._lock = threading.Lock()
+        self._encoded: tuple[FloatArray, torch.Tensor, torch.Tensor] | None = None
+        """The samples estimated last and the encoder's states of them."""
         self.configure(parameters or {})
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
@@ -159,7 +161,7 @@ class EmotionEngine:
         latency: dict[str, float] = {}
         with torch.no_grad() if explain else torch.inference_mode():
             with self._timed(latency, "audio_encoder"):
-                audio, audio_mask = self.model.encode_audio(batch)
+                audio, audio_mask = self._encode_audio(batch, inputs, explain)
             with self._timed(latency, "text_encoder"):
                 text, text_mask = self.model.encode_text(batch)
             encoded = EncodedBatch(audio, audio_mask, text, text_mask)
@@ -180,6 +182,20 @@ class EmotionEngine:
         if explanation is not None:
             estimates = [replace(estimates[0], explanation=explanation)]
         return estimates
+
+    def _encode_audio(
+        self, batch: ModelBatch, inputs: list[EngineInput], explain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The voice's states; those of the utterance estimated last are kept.
+
+        When words come to a voice that was estimated without them, the voice is not encoded again.
+        """
+        samples = inputs[0].samples if len(inputs) == 1 and not explain else None
+        if samples is None:
+            return self.model.encode_audio(batch)
+        if self._encoded is None or self._encoded[0] is not samples:
+            self._encoded = (samples, *self.model.encode_audio(batch))
+        return self._encoded[1:]
 
     def logits(self, inputs: Sequence[EngineInput]) -> FloatArray:
         """Uncalibrated logits [inputs, labels] of several utterances in one batch."""

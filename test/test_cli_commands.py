@@ -16,7 +16,8 @@ from hri_emo_ros.cli.main import COMMANDS, main
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import LABELS
 from hri_emo_ros.view.picture import draw
-from hri_emo_ros.view.terminal import Shown, bar
+from hri_emo_ros.view.shown import Shown
+from hri_emo_ros.view.terminal import bar
 
 DATA = Path(__file__).parent / "data"
 ANGRY = DATA / "emodb_11a02Wc.flac"

@@ -108,7 +108,7 @@ def test_enumerations_are_those_of_the_core(message: str, prefix: str, core: str
 
 
 def test_a_transcripts_status_has_the_numbers_of_the_states() -> None:
-    for name in ("OK", "EMPTY", "REJECTED", "FAILED"):
+    for name in ("OK", "EMPTY", "REJECTED", "FAILED", "NONE"):
         state = getattr(hri_emo_msgs.EmotionState, f"TRANSCRIPT_{name}")
         assert getattr(hri_emo_msgs.Transcript, f"STATUS_{name}") == state
 

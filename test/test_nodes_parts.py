@@ -298,6 +298,27 @@ def test_an_idle_worker_is_called_now_and_then() -> None:
     assert time.monotonic() - began < 5.0
 
 
+def test_what_lies_in_the_queue_is_read_before_a_deadline_is_acted_on() -> None:
+    seen: list[str] = []
+    gate = threading.Event()
+
+    def handle(item: str) -> None:
+        gate.wait(5.0)
+        seen.append(item)
+
+    worker: Worker[str] = Worker(
+        "w", handle, lambda error: None, capacity=10, idle=lambda: seen.append("deadline"),
+        period=0.001,
+    )  # fmt: skip
+    worker.put("estimate")
+    worker.put("words")
+    seen.clear()
+    gate.set()
+    assert worker.drain(5.0)
+    worker.stop()
+    assert seen[:2] == ["estimate", "words"]
+
+
 def test_a_node_may_warn_and_then_report_an_error() -> None:
     import rclpy
     from rclpy.context import Context

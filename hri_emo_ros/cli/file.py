@@ -20,7 +20,8 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import load_parameters
 from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
 from hri_emo_ros.types import SAMPLE_RATE, Fault, FloatArray, Transcript, TranscriptStatus
-from hri_emo_ros.view.terminal import from_outcome, history_table, now_panel
+from hri_emo_ros.view.shown import from_outcome
+from hri_emo_ros.view.terminal import history_table, now_panel
 
 BLOCK = SAMPLE_RATE // 10
 """Samples fed at a time."""

@@ -89,9 +89,17 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     ),
     P("segment.pre_roll", 0.3, "Audio kept before the first speech frame, s.", 0.0, 2.0),
     P(
+        "segment.endpoint",
+        0.16,
+        "Non-speech after which speech seems to have ended, s: recognition and a provisional state start "
+        "then; at or above segment.pause they wait for the pause.",
+        0.03,
+        5.0,
+    ),
+    P(
         "segment.hang_over",
-        0.2,
-        "Audio kept after the last speech frame, s (at most segment.pause).",
+        0.16,
+        "Audio kept after the last speech frame, s (at most segment.endpoint and segment.pause).",
         0.0,
         5.0,
     ),
