@@ -22,6 +22,7 @@ from hri_emo_ros.asr.filters import (
 from hri_emo_ros.asr.moonshine import MoonshineRecogniser, find_model
 from hri_emo_ros.asr.whisper import WhisperRecogniser
 from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import FloatArray, SignalQuality, Transcript, TranscriptStatus, Word
 
@@ -147,9 +148,7 @@ def test_an_utterance_without_speech_is_not_recognised(
     assert moonshine.transcribe(speech, SILENT).status is TranscriptStatus.EMPTY
 
 
-@pytest.mark.parametrize(
-    "sound", ["tenth of a second", "noise", "tone", "music", "German"]
-)
+@pytest.mark.parametrize("sound", ["tenth of a second", "noise", "tone", "music", "German"])
 def test_words_invented_for_other_sounds_are_refused_and_the_next_utterance_is_right(
     moonshine: MoonshineRecogniser, speech: FloatArray, sound: str
 ) -> None:
@@ -164,11 +163,11 @@ def test_words_invented_for_other_sounds_are_refused_and_the_next_utterance_is_r
         ),
         "German": read_audio(DATA / "emodb_13a01Ea.flac"),
     }[sound].astype(np.float32)
-    transcript = moonshine.transcribe(samples, SPOKEN)
+    assert not moonshine.transcribe(samples, measure_quality(samples)).usable
+    transcript = moonshine.transcribe(samples, SPOKEN)  # As if the voice detector were wrong.
     assert transcript.status is TranscriptStatus.REJECTED, transcript
     assert transcript.text
-    assert "asr.min_confidence" in transcript.status_text
-    assert len(transcript.text) < 40 * len(samples) / 16000 + 40  # It did not go round and round.
+    assert re.search(r"asr\.min_confidence|without an end", transcript.status_text)
     check_words(transcript, len(samples) / 16000)
     assert moonshine.transcribe(speech, SPOKEN).text == "In being comparatively modern."
 
@@ -181,9 +180,15 @@ def test_what_is_refused_is_a_parameter(moonshine: MoonshineRecogniser, speech: 
         moonshine.configure({})
     assert strict.status is TranscriptStatus.REJECTED
     assert not strict.usable
-    assert re.fullmatch(r"confidence 0\.\d\d is below 0\.99 \(asr\.min_confidence\)", strict.status_text)
+    assert re.fullmatch(
+        r"confidence 0\.\d\d is below 0\.99 \(asr\.min_confidence\)", strict.status_text
+    )
     kept = moonshine.transcribe(speech, SPOKEN)
-    assert (kept.text, kept.words, kept.confidence) == (strict.text, strict.words, strict.confidence)
+    assert (kept.text, kept.words, kept.confidence) == (
+        strict.text,
+        strict.words,
+        strict.confidence,
+    )
 
 
 def test_what_is_longer_than_the_model_was_made_for_is_recognised_in_pieces(
@@ -199,7 +204,9 @@ def test_what_is_longer_than_the_model_was_made_for_is_recognised_in_pieces(
     assert spoken[-1].start > 60.0
 
 
-@pytest.mark.parametrize("missing", ["encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"])
+@pytest.mark.parametrize(
+    "missing", ["encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"]
+)
 def test_a_moonshine_folder_without_a_file_is_named(tmp_path: Path, missing: str) -> None:
     folder = copy_moonshine(tmp_path)
     (folder / missing).unlink()
@@ -222,7 +229,9 @@ def test_a_moonshine_file_that_is_something_else_is_named(
         "other model": (folder / other).read_bytes(),
     }[how]
     (folder / broken).write_bytes(replacement)
-    with pytest.raises(HriEmoError, match=r"^moonshine\.model '.*model' cannot be used.*\S$") as refused:
+    with pytest.raises(
+        HriEmoError, match=r"^moonshine\.model '.*model' is no Moonshine model.*\S$"
+    ) as refused:
         make_recogniser({"moonshine.model": str(folder)})
     assert "\n" not in str(refused.value)
 
@@ -230,13 +239,15 @@ def test_a_moonshine_file_that_is_something_else_is_named(
 def test_a_vocabulary_that_is_not_moonshines_is_named(tmp_path: Path) -> None:
     folder = copy_moonshine(tmp_path)
     (folder / "tokenizer.bin").write_bytes(b"\x03abc\x02de")
-    with pytest.raises(HriEmoError, match=r"moonshine\.model '.*model' cannot be used"):
+    with pytest.raises(HriEmoError, match=r"moonshine\.model '.*model' is no Moonshine model"):
         make_recogniser({"moonshine.model": str(folder)})
 
 
 def test_without_the_package_the_folder_parameter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)
-    with pytest.raises(HriEmoError, match=r"pip install --no-deps moonshine-voice.*moonshine\.model"):
+    with pytest.raises(
+        HriEmoError, match=r"pip install --no-deps moonshine-voice.*moonshine\.model"
+    ):
         make_recogniser({})
 
 

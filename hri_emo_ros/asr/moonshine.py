@@ -59,6 +59,7 @@ class MoonshineRecogniser:
         threads = int(values["asr.threads"])  # type: ignore[arg-type]
         options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 1) - 1)
         options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what it logs of a broken file is in the exception too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._encoder, self._decoder = (
@@ -72,11 +73,14 @@ class MoonshineRecogniser:
             self._cache = [name for name in inputs if name.startswith("past_key_values")]
             _, heads, _, size = inputs["past_key_values.0.decoder.key"]
             self._empty = np.zeros((1, heads, 0, size), np.float32)
+            words = self._decoder.get_outputs()[0].shape[-1]
+            if len(self._tokens) != words:
+                raise ValueError(f"{_FILES[2]} holds {len(self._tokens)} tokens, not {words}")
             self._decode(np.zeros(SAMPLE_RATE, np.float32))
         except Exception as error:  # onnxruntime has a dozen types of its own
             text = " ".join(str(error).split())
             raise HriEmoError(
-                f"moonshine.model '{folder}' cannot be used as Moonshine's tiny.en model: {text}"
+                f"moonshine.model '{folder}' is no Moonshine model that works here: {text}"
             ) from error
         self._name = f"moonshine:{folder.name}"
         self.configure(parameters)
@@ -134,7 +138,9 @@ class MoonshineRecogniser:
         words = [text.decode("utf-8", "replace") for text in texts]
         ends = np.cumsum([len(word) for word in words])
         first, last = _sounding(samples)
-        times = offset + first + (last - first) * np.concatenate([[0], ends]) / max(1, ends[-1:].sum())
+        times = (
+            offset + first + (last - first) * np.concatenate([[0], ends]) / max(1, ends[-1:].sum())
+        )
         return [
             Word(word, float(start), float(end), math.exp(math.fsum(mark) / len(mark)))
             for word, start, end, mark in zip(words, times[:-1], times[1:], marks, strict=True)

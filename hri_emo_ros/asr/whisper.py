@@ -125,7 +125,7 @@ class WhisperRecogniser:
         )  # fmt: skip
 
     def _decode(self, samples: FloatArray) -> tuple[list[Word], float, str]:
-        """Words with their leading blanks, geometric mean of the tokens' probabilities, language."""
+        """Words with their leading blanks, geometric mean of their probabilities, language."""
         segments, info = self._model.transcribe(
             samples,
             language=self._language or None,
@@ -137,18 +137,18 @@ class WhisperRecogniser:
         )
         duration = len(samples) / SAMPLE_RATE
         words: list[Word] = []
-        tokens, score = 0, 0.0
         for segment in segments:
             if segment.no_speech_prob > self._no_speech:
                 continue
-            tokens += len(segment.tokens)
-            score += len(segment.tokens) * segment.avg_logprob
             words += [
                 Word(w.word, min(float(w.start), duration), min(float(w.end), duration),
                      min(1.0, max(0.0, float(w.probability))))
                 for w in segment.words or ()
             ]  # fmt: skip
-        return words, math.exp(score / tokens) if tokens else 0.0, str(info.language)
+        # Whisper's own mean counts its marks of time too, which it is never sure of.
+        logs = [math.log(max(word.confidence, 1e-9)) for word in words]
+        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+        return words, confidence, str(info.language)
 
 
 def find_model(model: str) -> tuple[str, Path | None]:

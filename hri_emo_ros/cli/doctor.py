@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     for finding in findings:
         style = "red" if finding.needed else "yellow"
         mark = Text("!", style=style) if finding.problem else Text("✓", style="green")
-        table.add_row(mark, finding.part, Text(finding.problem, style) if finding.problem else finding.found)
+        table.add_row(
+            mark, finding.part, Text(finding.problem, style) if finding.problem else finding.found
+        )
     console = Console()
     console.print(table)
     missing = [f.part for f in findings if f.problem and f.needed]
@@ -111,7 +113,9 @@ def _ros() -> str:
     try:
         import rclpy
     except ImportError as error:
-        raise HriEmoError(f"rclpy cannot be imported ({error}): source ROS 2's setup.bash") from error
+        raise HriEmoError(
+            f"rclpy cannot be imported ({error}): source ROS 2's setup.bash"
+        ) from error
     context = rclpy.Context()
     rclpy.init(context=context)
     domain = context.get_domain_id()
@@ -126,9 +130,9 @@ def _messages() -> str:
         from hri_emo_ros.nodes import conversions
     except ImportError as error:
         raise HriEmoError(f"not built ({error}): {remedy}") from error
-    from hri_emo_ros.types import SignalQuality, SpeechChunk, Transcript
-
     import numpy as np
+
+    from hri_emo_ros.types import SignalQuality, SpeechChunk, Transcript
 
     quality = SignalQuality(0.0, 0.0, 0.0, 0.0)
     chunk = SpeechChunk(1, 0, 0, 0, 0, np.zeros(1, np.float32), quality, last=True)

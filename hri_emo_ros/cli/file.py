@@ -15,6 +15,7 @@ from hri_emo_ros import messages
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
@@ -109,7 +110,7 @@ def estimate_whole(
     """A clip as one utterance."""
     transcript = Transcript(text) if text is not None else None
     if transcript is None and recogniser is not None:
-        transcript = recogniser.transcribe(samples)
+        transcript = recogniser.transcribe(samples, measure_quality(samples))
     estimate = engine.estimate(samples, transcript)
     asr = transcript.latency if transcript else 0.0
     latency = {"asr": asr, **estimate.latency}

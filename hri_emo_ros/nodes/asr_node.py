@@ -42,7 +42,7 @@ class AsrNode(HriNode):
         self._input: AdaptiveSubscription | None = None
         self._open: UtteranceBuffer | None = None
         self._stream = ""
-        self._recognised = 0
+        self._recognised = self._rejected = 0
 
     def build(self, parameters: dict[str, Value]) -> None:
         self._recogniser = make_recogniser(parameters)
@@ -101,6 +101,7 @@ class AsrNode(HriNode):
         return {
             "recogniser": self._recogniser.name if self._recogniser else "none",
             "utterances recognised": self._recognised,
+            "transcripts rejected": self._rejected,
             "utterances waiting": int(self._worker.waiting) if self._worker else 0,
         }
 
@@ -142,6 +143,7 @@ class AsrNode(HriNode):
             self._publish(job, _failed(f"{type(error).__name__}: {error}"), queueing)
             return
         self._recognised += 1
+        self._rejected += transcript.status is TranscriptStatus.REJECTED
         self._publish(job, transcript, queueing)
 
     def _on_dropped(self, job: _Job) -> None:
