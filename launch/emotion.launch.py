@@ -68,7 +68,7 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 "asr",
                 default_value="",
-                choices=["", "auto", "whisper", "pocketsphinx", "none"],
+                choices=["", "auto", "moonshine", "whisper", "none"],
                 description="Recogniser; none starts no asr_node; empty: as in params_file.",
             ),
             DeclareLaunchArgument(

@@ -161,8 +161,8 @@ def test_offline_without_a_recogniser_voice_alone_speaks(recording: np.ndarray) 
     assert {text for _, text, _ in engine.asked} == {None}
 
 
-def test_offline_with_the_recogniser_that_needs_no_download(recording: np.ndarray) -> None:
-    recogniser = make_recogniser({"asr.backend": "pocketsphinx"})
+def test_offline_with_the_shipped_recogniser(recording: np.ndarray) -> None:
+    recogniser = make_recogniser({})
     engine = Recorder()
     records = list(
         run_offline(

@@ -15,9 +15,10 @@ from hri_emo_ros import messages
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.parameters import load_parameters
+from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
 from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
 from hri_emo_ros.types import SAMPLE_RATE, Fault, FloatArray, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import from_outcome
@@ -43,9 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that runs the pipeline without ROS."""
     parser.add_argument(
-        "--asr", choices=("auto", "whisper", "pocketsphinx", "none"), default=None,
-        help="recogniser (default: as in --params; auto is pocketsphinx without --whisper-model)",
-    )  # fmt: skip
+        "--asr", choices=ASR_BACKENDS, default=None, help="recogniser (default: as in --params)"
+    )
     parser.add_argument("--whisper-model", default="", metavar="DIR", help="faster-whisper folder")
     parser.add_argument("--bundle", default="", help="model bundle; empty is the shipped one")
     parser.add_argument(
@@ -111,7 +111,7 @@ def estimate_whole(
     """A clip as one utterance."""
     transcript = Transcript(text) if text is not None else None
     if transcript is None and recogniser is not None:
-        transcript = recogniser.transcribe(samples)
+        transcript = recogniser.transcribe(samples, measure_quality(samples))
     estimate = engine.estimate(samples, transcript)
     asr = transcript.latency if transcript else 0.0
     latency = {"asr": asr, **estimate.latency}

@@ -110,7 +110,7 @@ class AsrNode(HriNode):
         return {
             "recogniser": self._recogniser.name if self._recogniser else "none",
             "utterances recognised": self._recognised,
-            "utterances refused (asr.min_confidence)": self._rejected,
+            "transcripts rejected": self._rejected,
             "provisional recognitions passed over": self._passed_over,
             "utterances whose end was lost": self._collector.unclosed,
             "late chunks": self._collector.late,
