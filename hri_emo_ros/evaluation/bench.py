@@ -63,7 +63,6 @@ def bench(
         once = make_bag(recipe, short)[-1].end
         replayer = Replayer(values)
         result: dict[str, Any] = {
-            "machine": machine(),
             "model": replayer.engine.model_id,
             "threads": torch.get_num_threads(),
             "stages": stages(replayer, short),

@@ -72,7 +72,9 @@ class BagPlayer:
         due = 0.0
         for message in bag.messages():
             if not self.start_ns:
-                self.start_ns, first_ns = time.time_ns(), message.stamp_ns
+                # A microphone's chunk arrives when its last sample has been recorded.
+                length_ns = min(max(0, message.receive_ns - message.stamp_ns), 1_000_000_000)
+                self.start_ns, first_ns = time.time_ns() - length_ns, message.stamp_ns
                 first_receive_ns = message.receive_ns
                 due = time.monotonic()
             if message.format is not None and message.format != known:
