@@ -8,6 +8,7 @@ great confidence, so in doubt no words are better.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ _FAINTEST = 1e-8
 """Power (-80 dB) below which there is nothing to recognise."""
 _LONGEST_PHRASE = 8
 """Words of a phrase that is looked for repeated."""
+_SUBTITLE_MARKS = "©♪♫"
+"""What nobody says, and recognisers learnt to write for music and sounds."""
 
 
 def worth_recognising(
@@ -70,6 +73,11 @@ def collapse_repetitions(words: Sequence[Word]) -> list[Word]:
     return kept
 
 
+def geometric_mean(logs: Sequence[float]) -> float:
+    """Of probabilities, [0, 1], from their logarithms; 0 of none."""
+    return math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+
+
 def make_transcript(
     words: Sequence[Word],
     confidence: float,
@@ -84,7 +92,7 @@ def make_transcript(
 
     Args:
         words: in order of time; their texts bring their own blanks.
-        confidence: geometric mean of the tokens' probabilities, [0, 1].
+        confidence: geometric mean of the probabilities of the words' tokens, [0, 1].
         min_confidence: below it the transcript is REJECTED, [0, 1] (`asr.min_confidence`).
         language: ISO 639-1 or empty.
         latency: s of computing.
@@ -95,11 +103,13 @@ def make_transcript(
         EMPTY, with confidence 0, if there are no words.
     """
     text = "".join(word.text for word in words).strip()
-    if not text:
+    if not any(c.isalnum() for c in text):
         return Transcript("", confidence=0.0, latency=latency)
     why = ""
     if endless:
         why = "the recogniser wrote on without an end"
+    elif any(mark in text for mark in _SUBTITLE_MARKS):
+        why = "the recogniser wrote what stands in subtitles of music"
     elif confidence < min_confidence:
         why = f"confidence {confidence:.2f} is below {min_confidence:.2f} (asr.min_confidence)"
     return Transcript(

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros import parameters as declared
-from hri_emo_ros.asr.filters import collapse_repetitions, make_transcript, worth_recognising
+from hri_emo_ros.asr.filters import (
+    collapse_repetitions,
+    geometric_mean,
+    make_transcript,
+    worth_recognising,
+)
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality, Transcript, Word
 
@@ -146,8 +151,7 @@ class WhisperRecogniser:
                 for w in segment.words or ()
             ]  # fmt: skip
         # Whisper's own mean counts its marks of time too, which it is never sure of.
-        logs = [math.log(max(word.confidence, 1e-9)) for word in words]
-        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+        confidence = geometric_mean([math.log(max(word.confidence, 1e-9)) for word in words])
         return words, confidence, str(info.language)
 
 
