@@ -165,9 +165,10 @@ def test_words_invented_for_other_sounds_are_refused_and_the_next_utterance_is_r
     }[sound].astype(np.float32)
     assert not moonshine.transcribe(samples, measure_quality(samples)).usable
     transcript = moonshine.transcribe(samples, SPOKEN)  # As if the voice detector were wrong.
-    assert transcript.status is TranscriptStatus.REJECTED, transcript
-    assert transcript.text
-    assert re.search(r"asr\.min_confidence|without an end", transcript.status_text)
+    assert not transcript.usable, transcript
+    if transcript.text:
+        assert transcript.status is TranscriptStatus.REJECTED
+        assert re.search(r"asr\.min_confidence|without an end|subtitles", transcript.status_text)
     check_words(transcript, len(samples) / 16000)
     assert moonshine.transcribe(speech, SPOKEN).text == "In being comparatively modern."
 
@@ -377,6 +378,20 @@ def test_what_is_worth_recognising() -> None:
     assert not worth_recognising(loud, SILENT, 0.1)
     assert not worth_recognising(loud[:1000], SPOKEN, 0.1)
     assert not worth_recognising(loud * np.float32(1e-5), SPOKEN, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("said", "endless", "why"),
+    [("© transcript Emily Beynon", False, "subtitles"),
+     ("♪ oh oh oh", False, "subtitles"),
+     ("one two one two", True, "without an end")],
+)  # fmt: skip
+def test_what_is_certainly_invented_is_refused_however_sure_the_recogniser_was(
+    said: str, endless: bool, why: str
+) -> None:
+    found = make_transcript(words(f" {said}"), 0.99, 0.5, "en", 0.1, endless=endless)
+    assert found.status is TranscriptStatus.REJECTED
+    assert why in found.status_text
 
 
 def test_a_transcript_of_no_words_is_empty_not_a_placeholder() -> None:
