@@ -40,7 +40,7 @@ def test_where_the_nodes_start_it_says_with_what(
     printed = capsys.readouterr().out
     for part in (
         "moonshine:tiny-en on cpu",
-        "silero_vad",
+        "Silero VAD",
         "tiny",
         "AudioDataStamped",
         "onnxruntime 1.",

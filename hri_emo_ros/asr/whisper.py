@@ -15,7 +15,6 @@ import numpy as np
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.asr.filters import (
-    collapse_repetitions,
     geometric_mean,
     make_transcript,
     worth_recognising,
@@ -125,7 +124,7 @@ class WhisperRecogniser:
             return Transcript("", confidence=0.0, latency=time.perf_counter() - started)
         words, confidence, language = self._decode(samples)
         return make_transcript(
-            collapse_repetitions(words), confidence, self._min_confidence, language,
+            words, confidence, self._min_confidence, language,
             time.perf_counter() - started,
         )  # fmt: skip
 
