@@ -133,7 +133,7 @@ ASR_NODE: tuple[Parameter, ...] = (
     ),
     P(
         "asr.min_confidence",
-        0.65,
+        0.7,
         "Transcripts below this confidence are refused: published as rejected, not used.",
         0.0,
         1.0,
