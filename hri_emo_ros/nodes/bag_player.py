@@ -73,8 +73,9 @@ class BagPlayer:
         for message in bag.messages():
             if not self.start_ns:
                 # A microphone's chunk arrives when its last sample has been recorded.
-                length_ns = min(max(0, message.receive_ns - message.stamp_ns), 1_000_000_000)
-                self.start_ns, first_ns = time.time_ns() - length_ns, message.stamp_ns
+                pcm = message.format or known or PcmFormat(16_000)
+                length = len(message.data) / (pcm.sample_rate * pcm.frame_bytes)
+                self.start_ns, first_ns = time.time_ns() - round(length * 1e9), message.stamp_ns
                 first_receive_ns = message.receive_ns
                 due = time.monotonic()
             if message.format is not None and message.format != known:
