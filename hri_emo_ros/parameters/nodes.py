@@ -72,10 +72,10 @@ SPEECH_NODE: tuple[Parameter, ...] = (
         120.0,
         read_only=True,
     ),
-    P("vad.threshold", 0.5, "Speech probability at which an utterance starts.", 0.01, 0.99),
+    P("vad.threshold", 0.3, "Speech probability at which an utterance starts.", 0.01, 0.99),
     P(
         "vad.release_threshold",
-        0.35,
+        0.2,
         "Speech probability below which a frame counts as pause.",
         0.01,
         0.99,
