@@ -84,13 +84,19 @@ def probabilities(state: EmotionState) -> list[float]:
 
 def listen(graph: Graph) -> Heard:
     """Collect everything from now on."""
-    heard, node = Heard(), graph.node
-    node.create_subscription(EmotionState, "emotion_state", heard.states.append, qos.EMOTION)
+    heard, node = listen_to_states(graph), graph.node
     node.create_subscription(Speech, "speech", heard.speech.append, qos.SPEECH)
     node.create_subscription(TranscriptMsg, "transcript", heard.transcripts.append, qos.TRANSCRIPT)
     node.create_subscription(
         EmotionExplanation, "emotion_explanation", heard.explanations.append, qos.EMOTION
     )
+    return heard
+
+
+def listen_to_states(graph: Graph) -> Heard:
+    """Collect states and diagnostics; whoever listens to `speech` too makes speech_node speak."""
+    heard, node = Heard(), graph.node
+    node.create_subscription(EmotionState, "emotion_state", heard.states.append, qos.EMOTION)
 
     def diagnostics(message: DiagnosticArray) -> None:
         heard.statuses.extend(message.status)
