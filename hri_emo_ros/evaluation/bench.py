@@ -17,10 +17,10 @@ import torch
 
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.vad import SileroVad
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
-from hri_emo_ros.evaluation.bags import AudioBag
+from hri_emo_ros.evaluation.bags import AudioBag, Sound
 from hri_emo_ros.evaluation.clips import read_clip, read_manifest
 from hri_emo_ros.evaluation.replay import Parameters, Replayer
 from hri_emo_ros.parameters import Value
@@ -129,9 +129,9 @@ def stages(replayer: Replayer, bag: Path) -> dict[str, dict[str, Any]]:
     """Cost of each stage by itself."""
     with AudioBag(bag) as audio:
         pcm = audio.format or PcmFormat(16_000)
-        messages = [message.data for message in audio.messages()]
-    decoder = PcmDecoder(pcm)
-    samples = np.concatenate([decoder.decode(data)[:, 0] for data in messages])
+        sounds = [sound for sound in audio.sounds() if isinstance(sound, Sound)]
+    messages = [sound.message.data for sound in sounds]
+    samples = np.concatenate([sound.frames[:, 0] for sound in sounds])
     seconds = len(samples) / pcm.sample_rate
     clips: list[FloatArray] = [
         samples[start : start + 48_000] for start in range(0, 480_000, 48_000)
@@ -181,11 +181,11 @@ def by_length(
     """What one utterance costs recogniser and model, by its length, ms; the words are not told."""
     with AudioBag(bag) as audio:
         pcm = audio.format or PcmFormat(16_000)
-        decoder = PcmDecoder(pcm)
-        sound = np.concatenate([decoder.decode(message.data)[:, 0] for message in audio.messages()])
+        sounds = [sound for sound in audio.sounds() if isinstance(sound, Sound)]
+    heard = np.concatenate([sound.frames[:, 0] for sound in sounds])
     result = []
     for seconds in LENGTHS:
-        samples = sound[: round(seconds * pcm.sample_rate)]
+        samples = heard[: round(seconds * pcm.sample_rate)]
 
         def recognise(samples: FloatArray = samples) -> None:
             if recogniser is not None:

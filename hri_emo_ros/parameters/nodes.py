@@ -12,12 +12,16 @@ SAMPLE_FORMATS = (
     "S16BE",
     "S24LE",
     "S24BE",
+    "S24_32LE",
+    "S24_32BE",
     "S32LE",
     "S32BE",
     "F32LE",
     "F32BE",
     "F64LE",
     "F64BE",
+    "ALAW",
+    "MULAW",
 )
 
 ASR_BACKENDS = ("auto", "moonshine", "whisper", "none")
@@ -46,7 +50,7 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     P(
         "audio.sample_format",
         "S16LE",
-        "PCM encoding when no AudioInfo says otherwise.",
+        "PCM encoding when no AudioInfo says otherwise (S24_32: 24 bits in the lower three of 4 bytes).",
         choices=SAMPLE_FORMATS,
     ),
     P(
