@@ -76,10 +76,10 @@ SPEECH_NODE: tuple[Parameter, ...] = (
         120.0,
         read_only=True,
     ),
-    P("vad.threshold", 0.3, "Speech probability at which an utterance starts.", 0.01, 0.99),
+    P("vad.threshold", 0.4, "Speech probability at which an utterance starts.", 0.01, 0.99),
     P(
         "vad.release_threshold",
-        0.2,
+        0.25,
         "Speech probability below which a frame counts as pause.",
         0.01,
         0.99,
