@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         style = "red" if finding.needed else "yellow"
         mark = Text("!", style=style) if finding.problem else Text("✓", style="green")
         table.add_row(
-            mark, finding.part, Text(finding.problem, style) if finding.problem else finding.found
+            mark,
+            finding.part,
+            Text(finding.problem, style) if finding.problem else Text(finding.found),
         )
     console = Console()
     console.print(table)
