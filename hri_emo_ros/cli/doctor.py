@@ -156,9 +156,10 @@ def _audio_messages(wanted: str) -> str:
 
 def _detector(values: dict[str, Any]) -> str:
     from hri_emo_ros.audio.frontend import AudioFrontEnd
+    from hri_emo_ros.audio.vad import MODEL_NAME
 
     AudioFrontEnd(values)
-    return f"Silero VAD, threshold {values['vad.threshold']:g}"
+    return f"{MODEL_NAME}, threshold {values['vad.threshold']:g}"
 
 
 def _recogniser(values: dict[str, Any], emotion: dict[str, Any]) -> str:
