@@ -165,7 +165,8 @@ def test_a_short_loss_is_filled_with_silence_and_counted() -> None:
     assert len(ends(chunks)) == 1
     samples = np.concatenate([c.samples for c in chunks])
     assert len(samples) == int(2.3 * 16000)
-    assert not samples[16000 : int(1.3 * 16000)].any()
+    # Silence, but for what the filter of the offset lets die away.
+    assert np.abs(samples[16000 : int(1.3 * 16000)]).max() < 0.01
     assert chunks[-1].dropped_samples == int(0.3 * 16000) == front_end.counters["dropped_samples"]
     assert front_end.counters["gaps"] == 1
 
@@ -270,7 +271,7 @@ def test_bad_float_samples_are_zeroed_and_counted() -> None:
     heard = np.concatenate([c.samples for c in chunks])
     assert np.isfinite(heard).all()
     assert np.abs(heard).max() <= 1.0
-    assert not heard[8000:8010].any()
+    assert np.abs(heard[8000:8010]).max() < 0.01  # What the filter of the offset lets die away.
     assert front_end.counters["bad_samples"] == 11
     assert front_end.counters["clipped_samples"] == 1
 
