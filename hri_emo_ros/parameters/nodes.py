@@ -56,7 +56,7 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     P(
         "audio.channel",
         -1,
-        "Channel to listen to, counted from 0; -1 takes the mean of all.",
+        "Channel to listen to, counted from 0; -1 takes the mean of two, of more the first.",
         -1,
         31,
     ),
