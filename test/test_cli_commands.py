@@ -80,7 +80,7 @@ def test_words_of_another_language_are_shown_and_not_used(
     assert utterance["text_weight"] == 0.0
     assert main(arguments) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"[refused: {utterance['rejected_transcript'].split()[0]}" in printed
+    assert f"(refused: {utterance['rejected_transcript'].split()[0]}" in printed
 
 
 def test_file_says_when_nobody_speaks(
