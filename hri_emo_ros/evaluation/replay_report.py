@@ -280,7 +280,7 @@ def _state_row(u: HeardUtterance, truth: str) -> list[Any]:
         u.audio_weight,
         u.text_weight,
         round(u.snr_db, 1),
-        f"[refused: {u.rejected_transcript}]" if u.rejected_transcript else u.transcript,
+        f"(refused: {u.rejected_transcript})" if u.rejected_transcript else u.transcript,
     ]
 
 
