@@ -20,6 +20,7 @@ import torch
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.affect import expectation
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
 from hri_emo_ros.model.calibration import probabilities
@@ -84,6 +85,10 @@ class EmotionEngine:
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, self.device)
         self.bundle = loaded
         self.model = loaded.model.eval().to(self.device)
+        affect = loaded.affect or {}
+        self._affect = np.array(
+            [affect[label] for label in loaded.labels] if affect else [], np.float64
+        ).reshape(-1, 2)
         self._lock = threading.Lock()
         self._encoded: tuple[FloatArray, torch.Tensor, torch.Tensor] | None = None
         """The samples estimated last and the encoder's states of them."""
@@ -240,6 +245,7 @@ class EmotionEngine:
         text_present = output.text_present.cpu().numpy()
         estimates = []
         for row, item in enumerate(inputs):
+            valence, arousal = expectation(p[row], self._affect)
             estimates.append(
                 EmotionEstimate(
                     labels=self.labels,
@@ -252,6 +258,8 @@ class EmotionEngine:
                     text_weight_per_emotion=(1.0 - each[row]).astype(np.float32),
                     duration=_duration(item),
                     model_id=self.model_id,
+                    valence=valence,
+                    arousal=arousal,
                     abstain_reason=self._abstain(
                         item, bool(audio_present[row]), bool(text_present[row]), float(p[row].max())
                     ),
