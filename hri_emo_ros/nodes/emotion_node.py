@@ -62,6 +62,7 @@ class EmotionNode(HriNode):
         self._engine.warm_up()
         self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
+        self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
         self._explanations = self.create_lifecycle_publisher(
             EmotionExplanation, "emotion_explanation", qos.EMOTION
         )
@@ -129,7 +130,7 @@ class EmotionNode(HriNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-        for name in ("_states", "_explanations"):
+        for name in ("_states", "_finals", "_explanations"):
             if hasattr(self, name):
                 self.destroy_lifecycle_publisher(getattr(self, name))
                 delattr(self, name)
@@ -225,6 +226,7 @@ class EmotionNode(HriNode):
         message = conversions.state_message(outcome, self._stream, self._frame)
         self._states.publish(message)
         if outcome.stage == "final":
+            self._finals.publish(message)
             self.console(from_message(message).sentence)
         if outcome.estimate.explanation is not None:
             self._explanations.publish(
