@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 
 from ros_playing import Heard, clips, listen, play, restart
 
-from hri_emo_msgs.msg import EmotionState
+from hri_emo_msgs.msg import ConversationEmotion, EmotionState
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 from hri_emo_ros.types import FloatArray
@@ -69,3 +69,30 @@ def test_who_comes_late_hears_the_last_final_state_and_no_provisional_one(
     assert late == [heard.finals[-1]]
     assert -1.0 <= late[0].valence <= 1.0
     assert -1.0 <= late[0].arousal <= 1.0
+
+
+def test_the_tone_of_the_conversation_follows_each_final_state_and_is_latched(
+    graph: Graph, heard: Heard, one: FloatArray
+) -> None:
+    tones: list[ConversationEmotion] = []
+    subscription = graph.node.create_subscription(
+        ConversationEmotion, "conversation_emotion", tones.append, qos.LATEST
+    )
+    play(graph, one)
+    play(graph, one)
+
+    def ours() -> list[ConversationEmotion]:
+        # The latched one of an earlier test may be among them.
+        streams = {final.stream_id for final in heard.finals}
+        return [tone for tone in tones if tone.stream_id in streams]
+
+    assert graph.spin_until(lambda: len(heard.finals) == len(ours()) == 2, WAIT)
+    graph.node.destroy_subscription(subscription)
+    for tone, final in zip(ours(), heard.finals, strict=True):
+        assert tone.stream_id == final.stream_id
+        assert tone.model_id == final.model_id
+        end = final.header.stamp.sec + final.header.stamp.nanosec * 1e-9 + final.duration
+        assert tone.header.stamp.sec + tone.header.stamp.nanosec * 1e-9 == pytest.approx(end)
+    assert [tone.overall.utterances for tone in ours()] == [1, 2]
+    assert [s.label for s in ours()[-1].overall.scores] == [s.label for s in heard.finals[0].scores]
+    assert sum(s.probability for s in ours()[-1].overall.scores) == pytest.approx(1.0, abs=1e-4)

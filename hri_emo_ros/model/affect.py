@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from hri_emo_ros.types import FloatArray
 
@@ -38,7 +39,9 @@ def known_positions(labels: Sequence[str]) -> Affect:
     return {label: POSITIONS[label] for label in labels}
 
 
-def expectation(probabilities: FloatArray, positions: FloatArray) -> tuple[float, float]:
+def expectation(
+    probabilities: FloatArray, positions: npt.NDArray[np.float64]
+) -> tuple[float, float]:
     """(valence, arousal) of an estimate, each in [-1, 1]; NaN without positions.
 
     Args:
