@@ -16,6 +16,7 @@ from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode, run
+from hri_emo_ros.nodes.listen_once import ListenOnceServer
 from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
@@ -31,7 +32,7 @@ QUEUE = 4000
 
 
 class EmotionNode(HriNode):
-    """`speech` and `transcript` in, `emotion_state` and `emotion_explanation` out.
+    """`speech` and `transcript` in; states, their explanations and the conversation's tone out; `listen_once`.
 
     All waiting is on the computer's steady clock, whatever /clock says: a recogniser takes the same
     time however fast a recording is played.
@@ -48,6 +49,7 @@ class EmotionNode(HriNode):
         self._look: Any = None
         self._stream = ""
         self._frame = ""
+        self._listeners = ListenOnceServer(self)
         self._announced: TranscriptMsg | None = None
         """Of an utterance of a stream whose speech has not come yet."""
 
@@ -131,6 +133,11 @@ class EmotionNode(HriNode):
             joiner = self._joiner
             self._worker.put(lambda: joiner.restart(time.monotonic()))
             self._worker.drain(5.0)
+        self._listeners.end("emotion_node was deactivated")
+
+    def destroy_node(self) -> None:
+        self._listeners.destroy()
+        super().destroy_node()
 
     def dismantle(self) -> None:
         if self._worker is not None:
@@ -158,6 +165,7 @@ class EmotionNode(HriNode):
             "model": engine.model_id,
             "labels": ", ".join(engine.labels),
             "utterances in work": joiner.in_work,
+            "goals of listen_once waiting": self._listeners.waiting,
             "messages waiting": int(self._worker.waiting) if self._worker else 0,
             **joiner.counters,
         }
@@ -165,6 +173,8 @@ class EmotionNode(HriNode):
     # -- callbacks: append only -----------------------------------------------------------------
 
     def _on_speech(self, message: Speech) -> None:
+        if self.state == "active":
+            self._listeners.speech(message)
         self._put(self._take_speech, message)
 
     def _on_transcript(self, message: TranscriptMsg) -> None:
@@ -233,6 +243,7 @@ class EmotionNode(HriNode):
             )
         message = conversions.state_message(outcome, self._stream, self._frame)
         self._states.publish(message)
+        self._listeners.state(message)
         if outcome.stage == "final":
             self._finals.publish(message)
             if self._conversation is not None:
