@@ -22,6 +22,8 @@ from lifecycle_msgs.msg import Transition
 from ros_playing import Heard, clips, double, listen, play, restart, set_parameter
 from std_msgs.msg import String
 
+from hri_emo_msgs.msg import EmotionState
+from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
@@ -162,12 +164,11 @@ def test_bad_values_from_python_are_refused_before_anything_starts(ros_domain: i
 
 @pytest.fixture(scope="module")
 def whole(tiny_bundle: Path, ros_domain: int) -> Iterator[tuple[Graph, Heard]]:
-    """All three nodes with the recogniser that needs no download."""
+    """All three nodes with the shipped recogniser."""
     with Graph(
         bundle=tiny_bundle,
         domain_id=ros_domain,
         parameters={
-            "asr_node": {"asr.backend": "pocketsphinx"},
             "emotion_node": {"final.hold": 30.0, "model.threads": 1},
         },
     ) as graph:
@@ -178,16 +179,21 @@ def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
     graph, heard = whole
     play(graph, clips("lj_LJ001-0008", "emodb_10a07Ta"), speed=1.0)
     assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
-    assert [t.utterance_id for t in heard.transcripts] == [1, 2]
+    final = [t for t in heard.transcripts if t.stage == TranscriptMsg.STAGE_FINAL]
+    assert [t.utterance_id for t in final] == [1, 2]
+    taken_on = [t for t in heard.transcripts if t.status == TranscriptMsg.STATUS_NONE]
+    assert [t.utterance_id for t in taken_on] == [1, 2]
     first = heard.finals[0]
     assert "surpassed" in first.transcript
-    assert first.transcript == heard.transcripts[0].text
+    assert first.transcript == final[0].text
     assert 0.0 < first.text_weight < 1.0
     assert first.latency.asr > 0.0
     assert [f.utterance_id for f in heard.finals] == [1, 2]
 
 
-def test_without_words_in_time_voice_alone_speaks(whole: tuple[Graph, Heard]) -> None:
+def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(
+    whole: tuple[Graph, Heard],
+) -> None:
     graph, heard = whole
     heard.clear()
     graph.transition(Transition.TRANSITION_DEACTIVATE, ("asr_node",))
@@ -198,7 +204,9 @@ def test_without_words_in_time_voice_alone_speaks(whole: tuple[Graph, Heard]) ->
     assert heard.finals[0].transcript == ""
     assert heard.finals[0].audio_weight == pytest.approx(1.0)
     assert heard.finals[0].text_weight == pytest.approx(0.0)
-    assert heard.finals[0].latency.waiting_for_words >= 0.3
+    # A recogniser that announces its work has announced none.
+    assert heard.finals[0].latency.waiting_for_words < 0.3
+    assert heard.finals[0].transcript_status == EmotionState.TRANSCRIPT_NONE
 
 
 def test_the_robots_own_recogniser_may_send_plain_strings(
@@ -256,8 +264,7 @@ def test_everything_starts_and_works_without_a_network(
                 print("offline:", error)
             with Graph(
                 single_process=True, bundle={str(tiny_bundle)!r}, domain_id={ros_domain},
-                parameters={{"asr_node": {{"asr.backend": "pocketsphinx"}},
-                             "emotion_node": {{"final.hold": 30.0, "model.threads": 1}}}},
+                parameters={{"emotion_node": {{"final.hold": 30.0, "model.threads": 1}}}},
             ) as graph:
                 heard = listen(graph)
                 play(graph, clips("lj_LJ001-0008"), speed=2.0)

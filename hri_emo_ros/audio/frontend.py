@@ -1,4 +1,4 @@
-"""From messages of audio to chunks of speech: decoding, resampling, segmentation, time."""
+"""From messages of audio to chunks of speech: decoding, resampling, offset, segmentation, time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hri_emo_ros import parameters as declared
+from hri_emo_ros.audio.offset import OffsetFilter
 from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.audio.resample import StreamingResampler
 from hri_emo_ros.audio.segmenter import Segmenter
@@ -179,6 +180,7 @@ class AudioFrontEnd:
 
     def _begin_epoch(self) -> None:
         self._resampler = StreamingResampler(self._format.sample_rate)
+        self._offset = OffsetFilter()
         self._epoch_start = self._segmenter.position
         self._anchored = False
         self._samples = 0
@@ -244,7 +246,7 @@ class AudioFrontEnd:
         return chunks
 
     def _feed(self, frames: FloatArray) -> list[SpeechChunk]:
-        """Clean, mix, resample and segment; [n, channels]."""
+        """Clean, mix, resample, take off the offset and segment; [n, channels]."""
         if self._channel >= 0:
             frames = frames[:, self._channel : self._channel + 1]
         clipped: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -269,8 +271,7 @@ class AudioFrontEnd:
     def _segment(self, samples: FloatArray, clipped: npt.NDArray[np.int64]) -> list[SpeechChunk]:
         self.counters["stream_samples"] += len(samples)
         weight = SAMPLE_RATE / self._format.sample_rate
-        if weight != 1.0:  # Ringing of the resampler may exceed full scale.
-            samples = np.clip(samples, -1.0, 1.0)
+        samples = self._offset.process(samples)
         return [self._chunk(c) for c in self._segmenter.push(samples, clipped, weight)]
 
     def _count(self) -> None:
@@ -293,12 +294,14 @@ class AudioFrontEnd:
             quality=chunk.quality,
             last=chunk.last,
             truncated=chunk.truncated,
-            speech_end_ns=time(min(chunk.speech_end, end)) if chunk.last else 0,
+            endpoint=chunk.endpoint,
+            speech_end_ns=time(min(chunk.speech_end, end)) if chunk.last or chunk.endpoint else 0,
             stream_start_sample=chunk.utterance_start,
             robot_speaking=chunk.robot_speaking,
             dropped_samples=sum(
                 max(0, min(b, end) - max(a, chunk.utterance_start)) for a, b in self._dropped
             ),
+            beginning_lost=chunk.beginning_lost,
         )
 
     def _robot_speaks(self, begin: int, end: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def read_manifest(path: Path) -> list[Clip]:
     Raises:
         HriEmoError: unreadable, no `path` or `emotion` column, no line, or a value is refused.
     """
+    rows = read_lines(path, ("path", "emotion"))
+    return [_clip(row, path, number) for number, row in enumerate(rows, start=2)]
+
+
+def read_lines(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """Lines of a manifest as they are.
+
+    Raises:
+        HriEmoError: unreadable, one of the `needed` columns is missing, or there is no line.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
@@ -48,10 +59,10 @@ def read_manifest(path: Path) -> list[Clip]:
         raise HriEmoError(f"cannot read the manifest '{path}': {error}") from error
     if not rows:
         raise HriEmoError(f"the manifest '{path}' lists no clips")
-    missing = {"path", "emotion"} - set(rows[0])
+    missing = set(needed) - set(rows[0])
     if missing:
         raise HriEmoError(f"the manifest '{path}' lacks the column(s) {', '.join(sorted(missing))}")
-    return [_clip(row, path, number) for number, row in enumerate(rows, start=2)]
+    return rows
 
 
 def _clip(row: dict[str, str], manifest: Path, line: int) -> Clip:

@@ -46,7 +46,7 @@ class NoiseSource:
         elif source in SYNTHETIC:
             self._kind = source
         else:
-            self._files = _noise_files(Path(source))
+            self._files = noise_files(Path(source))
         self._state = np.zeros(len(_PINK_A) - 1)
         self._rest: FloatArray = np.zeros(0, np.float32)
         self._queue: list[Path] = []
@@ -103,7 +103,12 @@ def mix(samples: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:
     return np.asarray(samples + gain * noise, dtype=np.float32)
 
 
-def _noise_files(source: Path) -> list[Path]:
+def noise_files(source: Path) -> list[Path]:
+    """Sound files of a folder (searched deeply), or the one file.
+
+    Raises:
+        HriEmoError: there are none.
+    """
     files = (
         [source]
         if source.is_file()

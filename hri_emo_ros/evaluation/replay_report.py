@@ -35,6 +35,7 @@ _FIGURE_NAMES = {
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
 }
+_CUTS = ("labels", "one_to_one", "missed", "split", "merged")
 
 
 def write_report(
@@ -81,6 +82,7 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines += [
             ("labelled utterances", str(summary["utterances"])),
             ("missed", str(summary["missed"])),
+            *((name, str(summary["segmentation"][name])) for name in ("split", "merged")),
             ("abstained", str(summary["abstained"])),
         ]
         lines += [
@@ -106,7 +108,12 @@ def _tiles(run: ReplayRun, summary: Mapping[str, Any]) -> list[Tile]:
             Tile("UA", shown(summary["ua"]), f"{between}; chance {shown(summary['chance_ua'])}"),
             Tile("WA", shown(summary["wa"]), "accuracy"),
             Tile("macro F1", shown(summary["macro_f1"])),
-            Tile("labelled", str(summary["utterances"]), f"{summary['missed']} missed"),
+            Tile(
+                "labelled",
+                str(summary["utterances"]),
+                f"{summary['missed']} missed, {summary['segmentation']['split']} split, "
+                f"{summary['segmentation']['merged']} merged",
+            ),
             Tile("abstained", str(summary["abstained"]), "of the labelled"),
             Tile("ECE", shown(summary["ece"]), "calibration error"),
             Tile("WER", shown(summary["wer"]), "words"),
@@ -137,7 +144,7 @@ def _scored_sections(run: ReplayRun, summary: Mapping[str, Any]) -> list[Section
     if summary["utterances"]:
         sections += [_overall_section(summary), _per_emotion_section(run, summary)]
         sections.append(_confidence_section(run, summary))
-    return [*sections, _segmentation_section(summary)]
+    return [*sections, _segmentation_section(run, summary)]
 
 
 def _overall_section(summary: Mapping[str, Any]) -> Section:
@@ -192,7 +199,7 @@ def _confidence_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section:
     )
 
 
-def _segmentation_section(summary: Mapping[str, Any]) -> Section:
+def _segmentation_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section:
     cut = summary["segmentation"]
     counts = [
         ["labelled", cut["labels"], "stretches of speech that a person marked"],
@@ -203,13 +210,25 @@ def _segmentation_section(summary: Mapping[str, Any]) -> Section:
         ["merged", cut["merged"], "utterances over several labels"],
         ["unlabelled", cut["unlabelled"], "utterances where nobody is labelled"],
         ["truncated", cut["truncated"], "utterances cut at segment.max_length"],
-    ]
+        ["words refused", sum(bool(u.rejected_transcript) for u in run.utterances),
+         "utterances whose transcript was rejected (asr.min_confidence): the voice alone spoke"],
+    ]  # fmt: skip
     errors = [
         [name, cut[key]["mean"], cut[key]["mean_absolute"], cut[key]["p90_absolute"]]
         for name, key in (("start", "start_error"), ("end", "end_error"))
     ]
+    by_emotion = [
+        [emotion or "(none named)", *(of[key] for key in _CUTS)]
+        for emotion, of in cut["by_emotion"].items()
+    ]
     items = [
         Table("Utterances", ["", "count", "meaning"], counts),
+        Table(
+            "Labels by emotion",
+            ["emotion", "labelled", *(key.replace("_", " ") for key in _CUTS[1:])],
+            by_emotion,
+            "Missed: no utterance holds it. Merged: its utterance holds some of another label too.",
+        ),
         Table(
             "Boundaries, s", ["", "mean", "mean magnitude", "90th percentile"], errors,
             "Found minus labelled, of one-to-one pairs; pre-roll and hang-over are taken off.",
@@ -259,7 +278,7 @@ def _state_row(u: HeardUtterance, truth: str) -> list[Any]:
         u.audio_weight,
         u.text_weight,
         round(u.snr_db, 1),
-        u.transcript,
+        f"[refused: {u.rejected_transcript}]" if u.rejected_transcript else u.transcript,
     ]
 
 

@@ -72,7 +72,10 @@ class BagPlayer:
         due = 0.0
         for message in bag.messages():
             if not self.start_ns:
-                self.start_ns, first_ns = time.time_ns(), message.stamp_ns
+                # A microphone's chunk arrives when its last sample has been recorded.
+                pcm = message.format or known or PcmFormat(16_000)
+                length = len(message.data) / (pcm.sample_rate * pcm.frame_bytes)
+                self.start_ns, first_ns = time.time_ns() - round(length * 1e9), message.stamp_ns
                 first_receive_ns = message.receive_ns
                 due = time.monotonic()
             if message.format is not None and message.format != known:
