@@ -9,6 +9,9 @@ from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.layers import AttentiveStatistics, masked_mean
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 
+INPUT_DROPOUT = 0.2
+"""Of the statistics that go into a `VoiceHead`."""
+
 
 class AudioHead(nn.Module):
     """Attentive statistics over the real frames, then an MLP."""
@@ -21,6 +24,35 @@ class AudioHead(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """[B, F, D], [B, F] -> logits [B, L]; zeros where there is no frame."""
         return _classify(self.classifier, self.pool(states, mask), mask.any(1))
+
+
+class VoiceHead(nn.Module):
+    """Networks of one hidden layer over what an utterance's statistics are relative to the voice's baseline; the
+    mean of their log-probabilities.
+
+    They are not told on how much the baseline rests: it made no difference to what they answer, and how sure the
+    answer is is the calibration's.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(INPUT_DROPOUT),
+                nn.Linear(config.voice_components, config.voice_hidden),
+                nn.GELU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.voice_hidden, len(config.labels)),
+            )
+            for _ in range(config.voice_members)
+        )
+
+    def forward(self, statistics: Tensor, present: Tensor) -> Tensor:
+        """Relative statistics [B, C] and presence [B] -> logits [B, L]; zeros where the voice is absent."""
+        answers = torch.stack([member(statistics) for member in self.members])
+        if len(self.members) > 1:
+            answers = torch.log_softmax(answers, dim=-1)
+        return answers.mean(0) * present.unsqueeze(-1)
 
 
 class TextHead(nn.Module):
