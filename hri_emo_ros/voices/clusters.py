@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import FloatArray
 
 SPACE = Path(__file__).parent / "speaker_space.safetensors"
@@ -42,10 +44,25 @@ class VoiceSpace:
         return np.asarray((vector - self.mean) @ self.projection, np.float64)
 
 
+def load_space(path: Path) -> VoiceSpace:
+    """One that tools/speaker_space.py wrote.
+
+    Raises:
+        HriEmoError: it is none.
+    """
+    try:
+        return VoiceSpace(**{k: v.astype(np.float32) for k, v in load_file(path).items()})
+    except (OSError, SafetensorError, TypeError) as error:
+        raise HriEmoError(
+            f"cannot read '{path}' as a space of voices ({error}): give a file that "
+            "tools/speaker_space.py wrote"
+        ) from error
+
+
 @lru_cache(maxsize=1)
 def voice_space() -> VoiceSpace:
     """The one that the package carries."""
-    return VoiceSpace(**{k: v.astype(np.float32) for k, v in load_file(SPACE).items()})
+    return load_space(SPACE)
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,19 @@ class Points:
             self.count + other.count, self.total + other.total, self.square + other.square
         )
 
+    @staticmethod
+    def none(size: int) -> Points:
+        """Of no utterance; `size` is d."""
+        return Points(0.0, np.zeros(size), 0.0)
+
+    def __sub__(self, other: Points) -> Points:
+        return Points(
+            self.count - other.count, self.total - other.total, self.square - other.square
+        )
+
     def capped(self, most: float) -> Points:
         """The same voice resting on at most `most` utterances."""
-        share = min(1.0, most / self.count)
+        share = most / max(most, self.count)
         return Points(self.count * share, self.total * share, self.square * share)
 
 

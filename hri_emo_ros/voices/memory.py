@@ -25,6 +25,8 @@ _LEAST_GROUP = 4
 _TEMPER = 0.2
 """Power of the likelihoods when utterances are compared: what one emotion does to a voice is common to all
 frames and directions, so they say less than they seem to."""
+_NEW = 0.3
+"""Odds of a voice never heard against each of those heard."""
 _SURE = 0.9
 """Posterior probability from which on an utterance is a voice's."""
 _MOST_POINTS = 16.0
@@ -55,10 +57,19 @@ class _Utterance:
     number: int
     point: Array
     seconds: float
-    voice: str = ""
-    sure: bool = False
+    group: str = ""
+    """Id of the voice whose group it is in; empty for none."""
+    told: str = ""
+    """The voice that it was said to be of; empty where none was."""
+    doubtful: bool = False
+    """Its group is not the voice that it was said to be of."""
     heard: Heard | None = None
     """Its weighted statistics."""
+
+    @property
+    def voice(self) -> str:
+        """The voice that it counts for, empty for none; that of its group, which may change."""
+        return self.told if self.doubtful else self.group or self.told
 
 
 @dataclass
@@ -174,7 +185,7 @@ class VoiceMemory:
 
     def heard(self, voice_id: str) -> tuple[Heard | None, Heard | None]:
         """What was learnt of a voice, and of everybody else; None where nothing was."""
-        rest = [u.heard for u in self._recent if not self._counts_for(u, voice_id)]
+        rest = [u.heard for u in self._recent if u.voice != voice_id or not voice_id]
         rest += [v.heard for name, v in self._voices.items() if name != voice_id]
         own = self._whole(voice_id).heard if voice_id in self._voices else None
         return own, _sum([self._rest, *rest])
@@ -188,7 +199,7 @@ class VoiceMemory:
             self._rest = None
         else:
             count = int(self._voices.pop(voice_id, None) is not None)
-            self._recent = [u for u in self._recent if u.voice != voice_id]
+            self._recent = [u for u in self._recent if voice_id not in (u.voice, u.group)]
         self.counters["voices_forgotten"] += count
         return count
 
@@ -199,10 +210,8 @@ class VoiceMemory:
     def _guess(self, utterance: _Utterance) -> Speaker:
         groups = self._groups([*self._recent, utterance])
         names = {k: name for k, name in self._named(groups).items() if name in self._voices}
-        mine = next(k for k, group in enumerate(groups) if utterance in group.members)
-        if mine not in names or not self._sure(utterance, mine, groups):
-            return NOBODY
-        return Speaker(names[mine], self._whole(names[mine]).utterances)
+        name = self._tell(utterance, groups, names)
+        return Speaker(name, self._whole(name).utterances) if name else NOBODY
 
     def _remember(self, utterance: _Utterance, stamp_ns: int) -> Speaker:
         self._numbers += 1
@@ -214,23 +223,21 @@ class VoiceMemory:
             large = len(group.members) >= (_LEAST_GROUP if self._voices else 1)
             if k not in names and large:
                 names[k] = self._new_voice(stamp_ns)
-        mine = next(k for k, group in enumerate(groups) if utterance in group.members)
         for k, group in enumerate(groups):
             for member in group.members:
-                member.voice = names.get(k, "")
+                member.group = names.get(k, "")
             for name in group.voices:
                 if k in names and name != names[k]:
                     self._join(name, names[k])
         for name in [n for n, voice in self._voices.items() if not voice.points]:
-            if not any(u.voice == name for u in self._recent):
-                del self._voices[name]  # All its utterances turned out to be others'.
-                self.counters["voices_joined"] += 1
-        utterance.sure = utterance.voice != "" and self._sure(utterance, mine, groups)
+            if not any(u.group == name for u in self._recent):
+                self._join(name, "")  # All its utterances turned out to be others'.
+        utterance.told = self._tell(utterance, groups, names)
+        utterance.doubtful = utterance.group != "" and utterance.told != utterance.group
         speaker = NOBODY
-        if utterance.sure:
-            self._voices[utterance.voice].last_heard_ns = stamp_ns
-            count = self._whole(utterance.voice).utterances - 1
-            speaker = Speaker(utterance.voice, count)
+        if utterance.told:
+            self._voices[utterance.told].last_heard_ns = stamp_ns
+            speaker = Speaker(utterance.told, self._whole(utterance.told).utterances - 1)
         else:
             self.counters["voice_unsure"] += 1
         self._let_go()
@@ -251,12 +258,13 @@ class VoiceMemory:
         return name
 
     def _join(self, gone: str, kept: str) -> None:
-        """`gone` turned out to be `kept`; its id is not given again."""
-        one, other = self._voices[kept], self._voices.pop(gone)
+        """`gone` turned out to be `kept`, or several; its id is not given again."""
+        voice = self._voices.pop(gone)
+        if kept:
+            self._voices[kept] = _joined(self._voices[kept], voice)
         for utterance in self._recent:
-            if utterance.voice == gone:
-                utterance.voice = kept
-        self._voices[kept] = _joined(one, other)
+            if utterance.told == gone:
+                utterance.told = kept
         self.counters["voices_joined"] += 1
 
     def _forget_silent(self, now_ns: int) -> None:
@@ -269,16 +277,13 @@ class VoiceMemory:
         """Fold the oldest utterance beyond what is kept into its voice."""
         while len(self._recent) > _KEPT:
             old = self._recent.pop(0)
-            if old.sure:
+            if old.voice:
                 self._voices[old.voice] = _with(self._voices[old.voice], [old])
             elif old.heard is not None:
                 self._rest = _faded(self._rest, old.heard)
 
-    def _counts_for(self, utterance: _Utterance, voice_id: str) -> bool:
-        return utterance.sure and utterance.voice == voice_id
-
     def _whole(self, name: str) -> Voice:
-        return _with(self._voices[name], (u for u in self._recent if self._counts_for(u, name)))
+        return _with(self._voices[name], (u for u in self._recent if u.voice == name))
 
     def _groups(self, recent: list[_Utterance]) -> list[_Group]:
         """Partition what is kept; each voice's older utterances go as one."""
@@ -299,8 +304,8 @@ class VoiceMemory:
         votes: dict[tuple[int, str], float] = {}
         for k, group in enumerate(groups):
             for member in group.members:
-                if member.voice:
-                    votes[k, member.voice] = votes.get((k, member.voice), 0.0) + 1.0
+                if member.group:
+                    votes[k, member.group] = votes.get((k, member.group), 0.0) + 1.0
             for name in group.voices:
                 points = self._voices[name].points
                 votes[k, name] = votes.get((k, name), 0.0) + (points.count if points else 0.0)
@@ -310,23 +315,26 @@ class VoiceMemory:
                 names[k] = name
         return names
 
-    def _sure(self, utterance: _Utterance, mine: int, groups: list[_Group]) -> bool:
-        """Whether its own group explains the utterance better than the others by far."""
+    def _tell(self, utterance: _Utterance, groups: list[_Group], names: dict[int, str]) -> str:
+        """The voice that explains the utterance better by far than the others and than a new one; empty
+        if none does."""
         own = Points.of(utterance.point)
-        scores = []
+        scores, told = [np.log(_NEW) + self._score(utterance, Points.none(len(own.total)))], [""]
         for k, group in enumerate(groups):
             points = _total(group.points)
-            if k == mine:
-                if len(group.points) == 1:
-                    return True
-                points = Points(
-                    points.count - 1.0, points.total - own.total, points.square - own.square
-                )
-            scores.append(
-                _TEMPER * affinity(self.space.between, utterance.point, points, _MOST_POINTS)
-            )
-        odds = np.exp(np.array(scores) - scores[mine])
-        return bool(1.0 / odds.sum() >= _SURE)
+            if utterance in group.members:
+                if k in names and len(group.points) == 1:
+                    return names[k]  # A new voice's first utterance.
+                points = points - own
+            if k in names or points.count > 1.5:
+                scores.append(self._score(utterance, points))
+                told.append(names.get(k, ""))
+        odds = np.exp(np.array(scores) - max(scores))
+        best = int(odds.argmax())
+        return told[best] if odds[best] / odds.sum() >= _SURE else ""
+
+    def _score(self, utterance: _Utterance, points: Points) -> float:
+        return _TEMPER * affinity(self.space.between, utterance.point, points, _MOST_POINTS)
 
 
 @dataclass
