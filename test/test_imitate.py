@@ -22,10 +22,10 @@ from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig
 from hri_emo_ros.training.mel_store import MelStore, mel_centres
 from hri_emo_ros.training.prune_audio_encoder import (
     prune_audio_encoder,
-    whole_encoder,
     whole_states,
 )
 from hri_emo_ros.training.trainer import Trainer
+from hri_emo_ros.training.whisper_weights import whole_encoder
 
 RATE = 16_000
 

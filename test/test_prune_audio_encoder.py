@@ -15,9 +15,9 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.compact_audio import CompactAudioEncoder
 from hri_emo_ros.training.prune_audio_encoder import (
     prune_audio_encoder,
-    whole_encoder,
     whole_states,
 )
+from hri_emo_ros.training.whisper_weights import whole_encoder
 
 RATE = 16_000
 

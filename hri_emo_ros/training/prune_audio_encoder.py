@@ -16,7 +16,6 @@ its start and learns to give the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -25,43 +24,9 @@ from torch import Tensor, nn
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.compact_audio import CompactAudioConfig, CompactAudioEncoder, EncoderLayer
 from hri_emo_ros.training.least_squares import Moments, eliminate
-from hri_emo_ros.training.whisper_weights import read_whisper_encoder
 
-_SPEECH_LEVEL = 13.5
-"""Mel power that loud frames have in Whisper's scale where speech is at -23 dBFS, a usual level of
-recordings; measured on the three voice corpora (10 ** 1.13, standard deviation 10 ** 0.16)."""
 _TAPS = 3
 """Of both convolutions."""
-
-
-def whole_encoder(source: str, layers: int) -> CompactAudioEncoder:
-    """The first layers of a Whisper, unthinned, reading relative levels.
-
-    Raises:
-        HriEmoError: the source cannot be read, is no Whisper or has fewer layers.
-    """
-    weights, heads = read_whisper_encoder(source)
-    available = sum(name.endswith("feedforward_in.weight") for name in weights)
-    if not 1 <= layers <= available:
-        raise HriEmoError(f"'prune_audio.layers' is {layers}, must be 1 to {available}")
-    width, mels = weights["conv1.weight"].shape[:2]
-    encoder = CompactAudioEncoder(
-        CompactAudioConfig(
-            num_mel_bins=mels, hidden_size=width, conv_channels=width, num_hidden_layers=layers,
-            num_attention_heads=heads, query_size=width // heads, value_size=width // heads,
-            intermediate_size=weights["layers.0.feedforward_in.weight"].shape[0],
-        )
-    ).eval()  # fmt: skip
-    own = encoder.state_dict()
-    encoder.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own}})
-    c = encoder.config
-    floor = 10 ** (-c.floor_db / 10) / c.num_mel_bins
-    at_zero = (math.log10(floor * _SPEECH_LEVEL) + 4.0) / 4.0
-    with torch.no_grad():
-        # Whisper reads (log10(power) + 4) / 4; here 0 is the floor and 1 is 20 dB above it.
-        encoder.conv1.bias += at_zero * encoder.conv1.weight.sum((1, 2))
-        encoder.conv1.weight *= 0.5
-    return encoder
 
 
 @torch.no_grad()

@@ -28,11 +28,12 @@ from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, mean_square_weights, mel_centres
 from hri_emo_ros.training.noises import noise_bank
 from hri_emo_ros.training.pairs import from_item
-from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder, whole_encoder
+from hri_emo_ros.training.prune_audio_encoder import prune_audio_encoder
 from hri_emo_ros.training.prune_text_encoder import prune_text_encoder, whole_text_encoder
 from hri_emo_ros.training.ruin import Ruin
 from hri_emo_ros.training.text_augment import TextAugment, WordErrors
 from hri_emo_ros.training.unheard_heads import speaker_folds
+from hri_emo_ros.training.whisper_weights import whole_encoder
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 Progress = Callable[[str, int], Callable[[], None]]

