@@ -45,6 +45,9 @@ class Embedding:
     """Speech that it was made of, s."""
 
 
+NOTHING = Embedding(np.zeros(SIZE, np.float32), 0.0)
+
+
 class SpeakerEncoder:
     """Turns an utterance into a vector; the nearer two are, the more alike are the voices.
 
@@ -64,7 +67,7 @@ class SpeakerEncoder:
         speech, seconds = _speech_of(samples)
         level = float(np.sqrt(np.mean(np.square(speech, dtype=np.float64)))) if len(speech) else 0.0
         if level < 1e-5:
-            return Embedding(np.zeros(SIZE, np.float32), 0.0)
+            return NOTHING
         mels = mel_spectrogram(speech * np.float32(_LEVEL / level))
         after = max(0, len(mels) - WINDOW)
         starts = np.linspace(0, after, 1 + math.ceil(after / STEP)).round().astype(int)
@@ -84,7 +87,7 @@ def _speech_of(samples: FloatArray) -> tuple[FloatArray, float]:
     if not len(frames):
         return samples, 0.0
     speech = SileroVad().probabilities(frames * np.float32(gain)) >= _SPEECH
-    near = np.convolve(speech, np.ones(2 * _AROUND + 1), "same") > 0
+    near = np.convolve(speech, np.ones(2 * _AROUND + 1))[_AROUND : _AROUND + len(frames)] > 0
     most = round(MOST_SECONDS * SAMPLE_RATE)
     kept = frames[near].reshape(-1)[:most]
     return kept, min(float(speech.sum()) * FRAME / SAMPLE_RATE, len(kept) / SAMPLE_RATE)
