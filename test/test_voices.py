@@ -266,12 +266,12 @@ def test_forgetting_one_keeps_the_others_and_forgetting_all_keeps_nothing() -> N
 
 def test_two_that_prove_to_be_one_are_joined() -> None:
     talk = Talk()
-    for place in (point(30.0), point(30.0, 0.0, 5.0)):
+    for place in (point(30.0), point(30.0, 0.0, 5.6)):
         for number in range(5):
             talk.memory.place(place, number * SECOND)
     assert talk.memory.names == ["v1", "v2"]
     for number in range(20):  # the same voice halfway between
-        talk.memory.place(point(30.0, 0.0, 2.5), number * SECOND)
+        talk.memory.place(point(30.0, 0.0, 2.8), number * SECOND)
     assert len(talk.memory.names) == 1 and talk.memory.counters["voices_joined"] == 1
     assert talk.memory.voices[talk.memory.names[0]].utterances >= 20
 
