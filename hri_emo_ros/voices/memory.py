@@ -9,7 +9,15 @@ import numpy as np
 
 from hri_emo_ros.types import FloatArray, SignalQuality
 from hri_emo_ros.voices.baseline import Heard
-from hri_emo_ros.voices.clusters import Array, Points, VoiceSpace, affinity, cluster, voice_space
+from hri_emo_ros.voices.clusters import (
+    Array,
+    Points,
+    VoiceSpace,
+    affinity,
+    cluster,
+    ratio,
+    voice_space,
+)
 from hri_emo_ros.voices.encoder import NOTHING, Embedding, SpeakerEncoder
 
 LEAST_SPEECH = 0.8
@@ -22,6 +30,9 @@ _JOIN = -5.0
 """Log likelihood ratio at which two groups are one voice."""
 _LEAST_GROUP = 5
 """Utterances that make a new voice, once there is one."""
+_FAR, _LEAST_FAR = -25.0, 2
+"""So many are enough where the ratio to every voice known is below this: of one voice in another emotion, half a
+percent of utterances are below -12."""
 _TEMPER = 0.2
 """Power of the likelihoods when utterances are compared: what one emotion does to a voice is common to all
 frames and directions, so they say less than they seem to."""
@@ -144,6 +155,16 @@ class VoiceMemory:
         self._voices, self._next = dict(voices), max(self._next, next_number)
         self._keep_within("")
 
+    def identify(
+        self,
+        samples: FloatArray,
+        quality: SignalQuality | None = None,
+        stamp_ns: int = 0,
+        final: bool = True,
+    ) -> Speaker:
+        """`embed` and `place` at once."""
+        return self.place(self.embed(samples, quality), stamp_ns, final)
+
     def embed(self, samples: FloatArray, quality: SignalQuality | None = None) -> Embedding:
         """What an utterance tells of its speaker.
 
@@ -219,8 +240,7 @@ class VoiceMemory:
         groups = self._groups(self._recent)
         names = self._named(groups)
         for k, group in enumerate(groups):
-            large = len(group.members) >= (_LEAST_GROUP if self._voices else 1)
-            if k not in names and large:
+            if k not in names and self._proven(group, [groups[i] for i in names]):
                 names[k] = self._new_voice(stamp_ns)
         for k, group in enumerate(groups):
             for member in group.members:
@@ -248,6 +268,16 @@ class VoiceMemory:
         while len(self._voices) > self.most_voices:
             others = [name for name in self._voices if name != speaking]
             self.forget(min(others, key=lambda name: self._voices[name].last_heard_ns))
+
+    def _proven(self, group: _Group, voices: list[_Group]) -> bool:
+        """Whether a group is a voice of its own beside those known."""
+        size = len(group.members)
+        if not voices or size >= _LEAST_GROUP:
+            return True
+        own = _total(group.points)
+        return size >= _LEAST_FAR and all(
+            ratio(self.space.between, own, _total(voice.points)) < _FAR for voice in voices
+        )
 
     def _new_voice(self, stamp_ns: int) -> str:
         name = f"v{self._next}"
