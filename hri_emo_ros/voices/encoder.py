@@ -24,6 +24,8 @@ STEP = 77
 """Frames from one window to the next at most, as Resemblyzer's 1.3 windows a second."""
 MOST_SECONDS = 6.0
 """Of speech are read; more makes the vector little better and costs 5 ms a second."""
+_LONGEST = 9.0
+"""Seconds of audio in which they are looked for."""
 _LEVEL = 10 ** (-23 / 20)
 """RMS to which the speech is brought (-23 dBFS): the encoder reads power, not its logarithm. Equal error
 rates on acted speech are flat from -25 to -20 dBFS and 1 to 2 points higher at Resemblyzer's -30."""
@@ -79,6 +81,7 @@ class SpeakerEncoder:
 
 def _speech_of(samples: FloatArray) -> tuple[FloatArray, float]:
     """The first seconds of speech, [n], and how many seconds of it the detector heard."""
+    samples = samples[: round(_LONGEST * SAMPLE_RATE)]
     gain = max(
         1.0,
         _DETECTOR_PEAK / max(float(np.abs(samples).max(initial=0.0)), _DETECTOR_PEAK / _MOST_GAIN),
