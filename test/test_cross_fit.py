@@ -14,7 +14,7 @@ from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.unimodal import AudioHead
 from hri_emo_ros.training.config import TrainConfig, parse_config
-from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.training.stages import resolve, train
 from hri_emo_ros.training.trainer import Trainer
 from hri_emo_ros.training.unheard_heads import NO_FOLD, CrossFittedHeads, speaker_folds

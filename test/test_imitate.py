@@ -16,7 +16,7 @@ from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.compact_audio import CompactAudioEncoder
 from hri_emo_ros.training.audio_store import AudioStore
 from hri_emo_ros.training.config import ImitateSection, parse_config
-from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.training.imitate import imitate
 from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig
 from hri_emo_ros.training.mel_store import MelStore, mel_centres

@@ -10,7 +10,7 @@ import pytest
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.augment_config import PairsSection, RuinSection
-from hri_emo_ros.training.corpus import Item, one_hot
+from hri_emo_ros.data.corpus import Item, one_hot
 from hri_emo_ros.training.pairs import Example, PairMaker, blend, from_item
 from hri_emo_ros.training.ruin import Ruin, intact
 from hri_emo_ros.training.text_augment import WordErrors

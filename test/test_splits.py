@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.corpus import Item, one_hot
+from hri_emo_ros.data.corpus import Item
+from hri_emo_ros.data.labels import one_hot
 from hri_emo_ros.training.splits import (
     SplitRule,
     check_disjoint,

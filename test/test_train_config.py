@@ -8,7 +8,7 @@ import pytest
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.config import load_config, pick_stages
-from hri_emo_ros.training.corpus import make_corpus
+from hri_emo_ros.data.corpus import make_corpus
 
 SHIPPED = sorted((Path(__file__).parents[1] / "config" / "train").glob("*.yaml"))
 

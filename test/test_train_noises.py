@@ -11,10 +11,10 @@ import torch
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.clips import speech_level
+from hri_emo_ros.data.clips import speech_level
 from hri_emo_ros.model.compact_audio import CompactAudioConfig, CompactAudioEncoder
 from hri_emo_ros.training.audio_store import AudioStore
-from hri_emo_ros.training.corpus import Item
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment, speech_power
 from hri_emo_ros.training.mel_store import MelStore, mean_square_weights, mel_centres
 from hri_emo_ros.training.noises import add_noise, coloured_noise, noise_bank, read_noises

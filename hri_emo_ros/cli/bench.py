@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if not 0.001 <= args.hours <= 48.0:
         raise HriEmoError(f"--hours is {args.hours:g}, must be 0.001 to 48")
     parameters = load_parameters(None, [f"model.bundle:={args.bundle}"] if args.bundle else [])
+    from hri_emo_ros.data.json_files import write_json
     from hri_emo_ros.evaluation.bench import bench, check_clips, default_manifest
-    from hri_emo_ros.evaluation.run_files import write_json
 
     manifest = args.manifest or default_manifest()
     if manifest is None:

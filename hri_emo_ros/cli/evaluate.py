@@ -42,9 +42,9 @@ def _levels(text: str) -> tuple[float, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from hri_emo_ros.data.json_files import write_json
     from hri_emo_ros.evaluation.evaluate import evaluate
     from hri_emo_ros.evaluation.evaluate_report import print_result, write_report
-    from hri_emo_ros.training.finish import write_json
 
     console = Console()
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -55,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     print_result(result, console)
     if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, result)
+        write_json(Path(args.json), result)
     if args.out:
         report = Path(args.out) / "report.html"
         write_report(result, scored, report)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import soxr
 from scipy.signal import butter, sosfilt
 
+from hri_emo_ros.data.noise import NoiseSource
 from hri_emo_ros.evaluation.labels import Label
-from hri_emo_ros.evaluation.noise import NoiseSource
 from hri_emo_ros.evaluation.scores import normal_words
 from hri_emo_ros.types import FloatArray, SignalQuality, Transcript
 

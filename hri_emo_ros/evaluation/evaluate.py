@@ -6,8 +6,6 @@ them: nothing about the corpus helps the model. Averages run over the labels tha
 
 from __future__ import annotations
 
-import csv
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.data import metrics
+from hri_emo_ros.data.channels import CHANNELS
+from hri_emo_ros.data.clips import decode
+from hri_emo_ros.data.manifest import Fault, Refused, Row, read_manifest
+from hri_emo_ros.data.noise import Babble, NoiseSource, mix
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation import metrics
-from hri_emo_ros.evaluation.channels import CHANNELS
-from hri_emo_ros.evaluation.noise import Babble, NoiseSource, mix
-from hri_emo_ros.training.corpus import emotion_words
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, FloatArray, Transcript
 
 Modality = Literal["audio", "text", "both"]
@@ -32,22 +30,10 @@ _BATCH = 8
 """Utterances of like length go through the network together; `EmotionEngine.estimate_batch` gives each
 what it gets alone."""
 _ABSTAIN_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the manifest that can be scored."""
-
-    line: int
-    path: Path | None
-    text: str
-    label: str
-    """One of types.LABELS."""
-    speaker: str
-    sex: str = ""
-    language: str = ""
-    seconds: float = math.inf
-    """At most so much of the clip is heard, from its start."""
+_FAULTS: dict[str, Fault] = {
+    "unknown_labels": "unknown_label", "unreadable": "unreadable", "left_out": "left_out",
+}  # fmt: skip
+"""By the key in the figures."""
 
 
 @dataclass
@@ -55,12 +41,17 @@ class ManifestRows:
     """A manifest, with what could not be used of it."""
 
     rows: list[Row] = field(default_factory=list)
-    unknown_labels: list[dict[str, Any]] = field(default_factory=list)
-    """Lines whose emotion no corpus knows."""
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    """Lines whose emotion is known but has no counterpart (EmoDB's boredom)."""
-    unreadable: list[dict[str, Any]] = field(default_factory=list)
-    """Lines without a usable file or text, with the reason."""
+    refused: list[Refused] = field(default_factory=list)
+
+    def refuse(self, row: Row, fault: Fault, reason: str) -> None:
+        """Take a line out."""
+        path = str(row.path or "")
+        self.refused.append(Refused(row.line, path, row.emotion, fault, reason))
+
+    def by_fault(self, fault: Fault) -> list[dict[str, Any]]:
+        """Lines that were not scored for that reason, for JSON, in the file's order."""
+        lines = sorted(self.refused, key=lambda refused: refused.line)
+        return [refused.as_json() for refused in lines if refused.fault == fault]
 
 
 @dataclass
@@ -92,59 +83,27 @@ class Scored:
 
 
 def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
-    """Read ``path,emotion[,text][,speaker][,sex][,language][,seconds]``; paths are relative to the CSV.
+    """The lines of a manifest that have what `modality` needs.
 
     Raises:
         HriEmoError: the file cannot be read or lacks a column.
     """
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            lines = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HriEmoError(f"cannot read the manifest '{manifest}': {error}") from error
-    for column in ("path", "emotion"):
-        if column not in columns:
-            raise HriEmoError(
-                f"the manifest '{manifest}' lacks the column '{column}', needs path and emotion "
-                "(and may have text, speaker, sex, language, seconds)"
-            )
-    words, result = emotion_words(), ManifestRows()
-    for number, line in enumerate(lines, start=2):
-        value = {k: (v or "").strip() for k, v in line.items() if isinstance(k, str)}
-        entry = {"line": number, "path": value["path"], "emotion": value["emotion"]}
-        word = value["emotion"].lower()
-        if word not in words:
-            result.unknown_labels.append(entry)
-            continue
-        label = words[word]
-        if label is None:
-            result.left_out.append(entry)
-            continue
-        path = manifest.parent / value["path"] if value["path"] else None
-        text = value.get("text", "")
-        if modality == "text":
-            path = None
-        if modality == "audio":
-            text = ""
-        if path is None and not text:
+    read = read_manifest(manifest)
+    found = ManifestRows(refused=list(read.refused))
+    for row in read.rows:
+        row = replace(
+            row,
+            path=None if modality == "text" else row.path,
+            text="" if modality == "audio" else row.text,
+        )
+        if not row.label:
+            found.refuse(row, "unknown_label", "emotion is empty")
+        elif row.path is None and not row.text:
             needed = {"audio": "path", "text": "text", "both": "path and text"}[modality]
-            result.unreadable.append({**entry, "reason": f"{needed} empty"})
-            continue
-        try:
-            seconds = float(value.get("seconds") or math.inf)
-        except ValueError:
-            seconds = 0.0
-        if not seconds > 0.0:
-            reason = f"seconds is '{value['seconds']}', must be a number above 0, or empty for all"
-            result.unreadable.append({**entry, "reason": reason})
-            continue
-        result.rows.append(
-            Row(number, path, text, label, value.get("speaker", ""), value.get("sex", ""),
-                value.get("language", ""), seconds)
-        )  # fmt: skip
-    return result
+            found.refuse(row, "unreadable", f"{needed} empty")
+        else:
+            found.rows.append(row)
+    return found
 
 
 def estimate_rows(
@@ -165,14 +124,11 @@ def estimate_rows(
         samples = None
         if row.path is not None:
             try:
-                samples = read_audio(row.path)
+                samples = decode(row.path, row.start, row.end, row.seconds)
             except HriEmoError as error:
-                entry = {"line": row.line, "path": str(row.path), "emotion": row.label}
-                found.unreadable.append({**entry, "reason": str(error)})
+                found.refuse(row, "unreadable", str(error))
                 progress()
                 continue
-            if math.isfinite(row.seconds):
-                samples = samples[: round(row.seconds * SAMPLE_RATE)]
             if change is not None:
                 samples = change(samples)
         rows.append(row)
@@ -253,15 +209,8 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
         "by_sex": _ua_by(scored, answer, "sex"),
         "by_language": _ua_by(scored, answer, "language"),
         "by_speaker": _ua_by(scored, answer, "speaker"),
-        "unknown_labels": found.unknown_labels,
-        "unreadable": found.unreadable,
-        "left_out": found.left_out,
-        "counts": {
-            "scored": len(true),
-            "unknown_labels": len(found.unknown_labels),
-            "unreadable": len(found.unreadable),
-            "left_out": len(found.left_out),
-        },
+        **(lines := {name: found.by_fault(fault) for name, fault in _FAULTS.items()}),
+        "counts": {"scored": len(true), **{name: len(entries) for name, entries in lines.items()}},
     }
 
 
@@ -330,10 +279,12 @@ def evaluate(
     engine.warm_up(1)
     scored = estimate_rows(engine, found, progress=progress)
     if not scored.rows:
+        unreadable = found.by_fault("unreadable")
         raise HriEmoError(
-            f"nothing in '{manifest}' can be scored: {len(found.unknown_labels)} unknown labels, "
-            f"{len(found.left_out)} labels without a counterpart, {len(found.unreadable)} unreadable "
-            f"rows{_first_reason(found)}"
+            f"nothing in '{manifest}' can be scored: {len(found.by_fault('unknown_label'))} unknown "
+            f"labels, {len(found.by_fault('left_out'))} labels without a counterpart, "
+            f"{len(unreadable)} unreadable rows"
+            + (f" (first: {unreadable[0]['reason']})" if unreadable else "")
         )
     result = {
         "model_id": engine.model_id,
@@ -365,12 +316,8 @@ def _answer(row: Row, estimate: EmotionEstimate) -> dict[str, Any]:
 def _drop_foreign(found: ManifestRows, labels: Sequence[str]) -> None:
     """Rows whose label the bundle does not have are left out, not held against it."""
     for row in [row for row in found.rows if row.label not in labels]:
-        found.left_out.append({"line": row.line, "path": str(row.path or ""), "emotion": row.label})
+        found.refuse(row, "left_out", "the bundle has no such label")
     found.rows = [row for row in found.rows if row.label in labels]
-
-
-def _first_reason(found: ManifestRows) -> str:
-    return f" (first: {found.unreadable[0]['reason']})" if found.unreadable else ""
 
 
 def _sweep(
@@ -395,7 +342,7 @@ def _sweep(
 
     points = [entry(clean, None)]
     for snr in levels:
-        rows = replace(found, unreadable=[], rows=list(found.rows))
+        rows = ManifestRows(list(found.rows))
         change = partial(_add_noise, source=_noise_of(noise, found), snr_db=snr)
         points.append(entry(estimate_rows(engine, rows, change, progress), snr))
     return points
@@ -408,7 +355,7 @@ def _through_channels(
     before = clean.probabilities.argmax(axis=1)
     points = []
     for name, change in CHANNELS.items():
-        rows = replace(found, unreadable=[], rows=list(found.rows))
+        rows = ManifestRows(list(found.rows))
         answer = estimate_rows(engine, rows, change, progress).probabilities.argmax(axis=1)
         points.append(
             {

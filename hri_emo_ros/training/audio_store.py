@@ -11,8 +11,8 @@ import numpy.typing as npt
 import soxr
 
 from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 _CONTAINERS = (".mp4", ".mkv", ".avi", ".m4a", ".mov", ".webm")

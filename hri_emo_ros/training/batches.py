@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.batch import ModelBatch, ModelItem, collate
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.tokenizer import TextTokenizer
 from hri_emo_ros.training.audio_store import AudioStore
 from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.config import TrainConfig
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
 from hri_emo_ros.training.noises import add_noise

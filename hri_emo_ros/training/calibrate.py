@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.model.calibration import Calibration, fit_calibration, probabilities
 from hri_emo_ros.model.config import Objective
 from hri_emo_ros.training.config import TrainConfig

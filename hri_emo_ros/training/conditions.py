@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.training.data import voices_and_words
 from hri_emo_ros.training.pairs import Example

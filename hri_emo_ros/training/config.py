@@ -29,7 +29,7 @@ class CorpusSection(Section):
     """One corpus to read."""
 
     name: str
-    """Plug-in, see ``hri_emo_ros.training.corpora``."""
+    """Plug-in, see ``hri_emo_ros.data.corpora``."""
     path: str = ""
     """Folder; relative to the data root; empty takes the plug-in's usual place under it."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hri_emo_ros.data.corpus import Item, make_corpus
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.training.config import CorpusSection, TrainConfig
-from hri_emo_ros.training.corpus import Item, make_corpus
 from hri_emo_ros.training.pairs import Example, PairMaker, from_item
 from hri_emo_ros.training.splits import split_then_merge
 from hri_emo_ros.training.text_augment import plain

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 from hri_emo_ros.model.bundle import Bundle, save_bundle
 from hri_emo_ros.model.calibration import Calibration, probabilities
 from hri_emo_ros.training.calibrate import ALONE_FILES, PREDICTIONS_FILE, calibrate

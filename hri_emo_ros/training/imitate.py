@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.compact_audio import CompactAudioEncoder
 from hri_emo_ros.training.config import ImitateSection
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
 from hri_emo_ros.training.optim import imitation_optimizer, imitation_rate

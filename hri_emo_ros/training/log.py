@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 from hri_emo_ros.training.validation import Predictions
 
 _SHOWN = ("ua", "wa", "macro_f1", "weighted_f1", "ece", "loss", "own_words_ua")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hri_emo_ros.evaluation.clips import SPEECH_RANGE_DB
+from hri_emo_ros.data.clips import SPEECH_RANGE_DB
 
 _EPS = 1e-12
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.compact_audio import CompactAudioEncoder
 from hri_emo_ros.training.audio_store import AudioStore
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 HalfArray = npt.NDArray[np.float16]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hri_emo_ros.data.clips import speech_level
+from hri_emo_ros.data.corpus import Item
+from hri_emo_ros.data.noise import mix
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.clips import speech_level
-from hri_emo_ros.evaluation.noise import mix
 from hri_emo_ros.training.audio_store import AudioStore, decode
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 _COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.augment_config import PairsSection
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.types import LABELS
 
 Target = tuple[float, ...]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.training.augment_config import RuinSection
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.pairs import Example, Target, blend
 from hri_emo_ros.training.text_augment import WordErrors, confidence_after
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import ModelItem
 from hri_emo_ros.model.bundle import load_bundle
@@ -22,7 +23,6 @@ from hri_emo_ros.training.audio_store import AudioStore
 from hri_emo_ros.training.augment import WaveformAugment
 from hri_emo_ros.training.batches import Augmenters, Sources
 from hri_emo_ros.training.config import TrainConfig
-from hri_emo_ros.training.corpus import Item
 from hri_emo_ros.training.data import Data, balance_weights, voices_and_words
 from hri_emo_ros.training.mel_augment import MelAugment
 from hri_emo_ros.training.mel_store import MelStore, mean_square_weights, mel_centres

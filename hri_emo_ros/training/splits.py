@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.corpus import Item
 
 Method = Literal["folds", "grouped", "official", "train", "validation"]
 

@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.unimodal import AudioHead
-from hri_emo_ros.training.corpus import Item
 
 NO_FOLD = -1
 """Of an example without a voice."""

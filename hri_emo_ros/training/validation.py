@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 from hri_emo_ros.training.batches import BatchMaker
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.pairs import Example

@@ -20,29 +20,24 @@ that the CMU Multimodal SDK returns.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
+from hri_emo_ros.data.corpus import Corpus, CorpusData, Item
+from hri_emo_ros.data.labels import table
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.corpus import Corpus, CorpusData, Item
 from hri_emo_ros.types import LABELS, FloatArray
 
 _COLUMNS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 _ARRAYS = ("audio", "audio_offsets", "text", "text_offsets", "labels", "ids")
 _FILES = {"train": "train.npz", "dev": "valid.npz", "test": "test.npz"}
-_FULL_INTENSITY = 3.0
 
 
 class Mosei(Corpus):
-    """Multi-label: a target is the intensity over 3 of each emotion; neutral where none is present.
-
-    The speaker is the video, since most videos show one speaker and speakers are not named.
-
-    Args:
-        binary: targets are 1 where the intensity is above 0, as the literature scores them.
+    """Multi-label: a target is 1 where an emotion's intensity is above 0, as the literature scores them;
+    neutral where none is present. The speaker is the video: most show one speaker, who is not named.
     """
 
     name = "mosei"
@@ -53,17 +48,7 @@ mosei/
     valid.npz
     test.npz                        (optional)
 """
-    labels: ClassVar[Mapping[str, str | None]] = {
-        "happy": "happy",
-        "sad": "sad",
-        "anger": "angry",
-        "surprise": "surprise",
-        "disgust": "disgust",
-        "fear": "fear",
-    }
-
-    def __init__(self, *, binary: bool = True) -> None:
-        self.binary = binary
+    labels = table(" ".join(_COLUMNS))
 
     def read(self, root: Path) -> CorpusData:
         if not (root / "train.npz").is_file():
@@ -92,9 +77,7 @@ mosei/
         ]
         items = []
         for i, identifier in enumerate(arrays["ids"].tolist()):
-            strength = np.clip(arrays["labels"][i, 1:] / _FULL_INTENSITY, 0.0, 1.0)
-            if self.binary:
-                strength = (strength > 0.0).astype(np.float64)
+            strength = (arrays["labels"][i, 1:] > 0.0).astype(np.float64)
             present = [w for w, s in zip(_COLUMNS, strength, strict=True) if s > 0.0]
             neutral = 0.0 if present else 1.0
             a, t = arrays["audio_offsets"][i : i + 2], arrays["text_offsets"][i : i + 2]

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
-from hri_emo_ros.training.corpus import Corpus, CorpusData, Item, clean_text, tally
+from hri_emo_ros.data.corpus import Corpus, CorpusData, Item, clean_text
+from hri_emo_ros.data.labels import table
 
-_EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w{3})\t\[")
+_EVALUATION = re.compile(r"^\[([\d.]+) - [\d.]+\]\t(\S+)\t(\w{3})\t\[")
 _TRANSCRIPT = re.compile(r"^(\S+) \[[\d.]+-[\d.]+\]: (.*)$")
 _TURN = re.compile(r"(Ses0(\d))[FM]_.*_([FM])\d+$")
 
 
 class Iemocap(Corpus):
-    """Ten actors in five sessions; the fold is the session, as the literature leaves one out.
-
-    Args:
-        excited_is_happy: merge excitement into happiness, as the literature does for its four
-            classes; False leaves it out.
-    """
+    """Ten actors in five sessions; the fold is the session, as the literature leaves one out. Excitement
+    counts as happiness, as the literature merges them for its four classes."""
 
     name = "iemocap"
     folder = "iemocap"
@@ -34,25 +29,10 @@ iemocap/                            (the released IEMOCAP_full_release)
     ...
     Session5/
 """
-    labels: ClassVar[Mapping[str, str | None]] = {
-        "neu": "neutral",
-        "hap": "happy",
-        "exc": "happy",
-        "sad": "sad",
-        "ang": "angry",
-        "fea": "fear",
-        "dis": "disgust",
-        "sur": "surprise",
-        "fru": None,
-        "oth": None,
-        "xxx": None,
-    }
-
-    def __init__(self, *, excited_is_happy: bool = True) -> None:
-        self.excited_is_happy = excited_is_happy
+    labels = table("neu hap exc sad ang fea dis sur fru oth xxx")
 
     def read(self, root: Path) -> CorpusData:
-        collected = tally(self)
+        data = CorpusData([])
         evaluations = sorted(root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt"))
         if not evaluations:
             raise self.refuse(root, "no Session*/dialog/EmoEvaluation/Ses*.txt")
@@ -61,38 +41,40 @@ iemocap/                            (the released IEMOCAP_full_release)
             words = self._words(session / "dialog" / "transcriptions" / path.name)
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 match = _EVALUATION.match(line)
-                turn = _TURN.match(match[1]) if match else None
+                turn = _TURN.match(match[2]) if match else None
                 if match is None or turn is None:
                     continue
-                word = match[2]
-                if word == "exc" and not self.excited_is_happy:
-                    collected.data.left_out["label 'exc' left out by option"] += 1
-                    continue
-                target = collected.target(word, f"{path.name}, {match[1]}")
+                start, name, word = float(match[1]), match[2], match[3]
+                conversation = f"{self.name}/{dialogue}"
+                if words.get(name):
+                    data.said[conversation, start] = words[name]
+                target = self.target(word, f"{path.name}, {name}", data)
                 if target is None:
                     continue
-                audio = session / "sentences" / "wav" / dialogue / f"{match[1]}.wav"
+                audio = session / "sentences" / "wav" / dialogue / f"{name}.wav"
                 audio = audio if audio.is_file() else audio.with_suffix(".flac")
                 if not audio.is_file():
-                    collected.data.left_out["turn without a sound file"] += 1
+                    data.left_out["turn without a sound file"] += 1
                     continue
-                collected.data.items.append(
+                data.items.append(
                     Item(
-                        id=f"iemocap/{match[1]}",
+                        id=f"{self.name}/{name}",
                         corpus=self.name,
                         label=word,
                         target=target,
                         speaker=f"iemocap_{turn[1]}{turn[3]}",
                         audio=audio,
-                        text=words.get(match[1]),
+                        text=words.get(name),
                         fold=int(turn[2]),
                         sex="female" if turn[3] == "F" else "male",
                         language="en",
+                        conversation=conversation,
+                        turn=start,
                     )
                 )
-        if not collected.data.items:
+        if not data.items:
             raise self.refuse(root, "no turn with a sound file")
-        return collected.data
+        return data
 
     @staticmethod
     def _words(path: Path) -> dict[str, str]:

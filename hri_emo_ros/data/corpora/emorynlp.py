@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
-from hri_emo_ros.training.corpus import Corpus, CorpusData, Item, clean_text, tally
+from hri_emo_ros.data.corpus import Corpus, CorpusData, Item, clean_text
+from hri_emo_ros.data.labels import table
 
 
 class EmoryNlp(Corpus):
-    """Single utterances. Peaceful and powerful have no counterpart and are left out.
+    """Utterances in the order of their scenes. Peaceful and powerful have no counterpart: such a turn is left
+    out, but what was said in it stays the context of the next.
 
     The published split is by scene: the same characters speak on every side.
     """
@@ -24,18 +24,10 @@ emorynlp/
     emorynlp_dev_final.csv
     emorynlp_test_final.csv         (optional)
 """
-    labels: ClassVar[Mapping[str, str | None]] = {
-        "Joyful": "happy",
-        "Mad": "angry",
-        "Neutral": "neutral",
-        "Peaceful": None,
-        "Powerful": None,
-        "Sad": "sad",
-        "Scared": "fear",
-    }
+    labels = table("Joyful Mad Neutral Peaceful Powerful Sad Scared")
 
     def read(self, root: Path) -> CorpusData:
-        collected = tally(self)
+        data = CorpusData([])
         if not (root / "emorynlp_train_final.csv").is_file():
             raise self.refuse(root, "no emorynlp_train_final.csv")
         for split in ("train", "dev", "test"):
@@ -44,20 +36,27 @@ emorynlp/
                 continue
             with path.open(encoding="utf-8", newline="") as stream:
                 for number, row in enumerate(csv.DictReader(stream)):
-                    target = collected.target(row["Emotion"], f"{path.name}, row {number + 2}")
+                    where = f"{path.name}, row {number + 2}"
+                    scene = f"s{row['Season']}e{row['Episode']}_{row['Scene_ID']}"
+                    conversation = f"{self.name}/{split}/{scene}"
+                    turn, text = float(row["Utterance_ID"]), clean_text(row["Utterance"])
+                    data.said[conversation, turn] = text
+                    target = self.target(row["Emotion"], where, data)
                     if target is None:
                         continue
                     speaker = row["Speaker"].strip("[]'\"")
-                    collected.data.items.append(
+                    data.items.append(
                         Item(
-                            id=f"emorynlp/{split}/{number}",
+                            id=f"{self.name}/{split}/{number}",
                             corpus=self.name,
                             label=row["Emotion"],
                             target=target,
                             speaker=f"friends_{speaker.split()[0].lower()}" if speaker else "",
-                            text=clean_text(row["Utterance"]),
+                            text=text,
                             split=split,
                             language="en",
+                            conversation=conversation,
+                            turn=turn,
                         )
                     )
-        return collected.data
+        return data

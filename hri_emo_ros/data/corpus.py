@@ -1,6 +1,6 @@
-"""What a corpus is to the trainer: items with labels, speakers and where they come from.
+"""What a corpus is: items with labels, speakers and where they come from.
 
-A corpus plug-in is one module in `hri_emo_ros.training.corpora` with one subclass of `Corpus`; it
+A corpus plug-in is one module in `hri_emo_ros.data.corpora` with one subclass of `Corpus`; it
 is found by its presence (see `available`), so adding one touches nothing else.
 """
 
@@ -9,20 +9,25 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from hri_emo_ros.data.labels import one_hot
+from hri_emo_ros.data.manifest import Row, read_manifest
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.types import LABELS, FloatArray
+from hri_emo_ros.types import FloatArray
 
 AUDIO_SUFFIXES = (".wav", ".flac")
+MOST_CONTEXT = 8
+"""Earlier turns that an item keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,12 @@ class Item:
     """Unique over all corpora; empty when the corpus does not tell."""
     audio: Path | None = None
     text: str | None = None
+    start: float = 0.0
+    """Seconds into the file."""
+    end: float | None = None
+    """Seconds into the file; None is its end."""
     max_duration: float | None = None
-    """Seconds read from the file; None reads all of it."""
+    """At most so many seconds are read from `start` on; None reads all."""
     fold: int | None = None
     """The corpus's published speaker-disjoint fold, counted from 1."""
     split: str = ""
@@ -53,20 +62,21 @@ class Item:
     audio_features: FloatArray | None = None
     """[frames, width] precomputed features instead of audio."""
     text_features: FloatArray | None = None
-    constructed: bool = False
-    """Audio and text were put together by us: nobody said this text in this voice."""
-    pairing: str = ""
-    """Of a constructed pair: matched, neutral_voice, neutral_words or conflicting."""
+    conversation: str = ""
+    """Unique over all corpora; empty where the item stands alone."""
+    turn: float = 0.0
+    """Place in the conversation; only the order counts."""
+    context: tuple[str, ...] = ()
+    """What was said before in the conversation, the most recent first."""
+    heard: str | None = None
+    """What a recogniser made of the clip, where that was written down; `text` is what was said."""
+    confidence: float = 1.0
+    """Of the recogniser."""
 
     @property
     def class_index(self) -> int:
         """Index of the strongest label in types.LABELS."""
         return int(np.argmax(self.target))
-
-
-def one_hot(label: str) -> tuple[float, ...]:
-    """Target of a single label of types.LABELS."""
-    return tuple(1.0 if name == label else 0.0 for name in LABELS)
 
 
 @dataclass
@@ -76,6 +86,19 @@ class CorpusData:
     items: list[Item]
     left_out: Counter[str] = field(default_factory=Counter)
     """Why items are not in `items`, with counts: label without a counterpart, missing file, ..."""
+    said: dict[tuple[str, float], str] = field(default_factory=dict)
+    """Conversation and turn -> words, of every turn, also of those left out."""
+
+    def with_context(self) -> list[Item]:
+        """The items with what was said before them."""
+        turns: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for (conversation, turn), text in sorted(self.said.items()):
+            turns[conversation].append((turn, text))
+        items = []
+        for item in self.items:
+            before = [text for turn, text in turns[item.conversation] if turn < item.turn]
+            items.append(replace(item, context=tuple(before[: -MOST_CONTEXT - 1 : -1])))
+        return items
 
 
 class Corpus(ABC):
@@ -101,6 +124,23 @@ class Corpus(ABC):
             HriEmoError: the folder is missing or is not this corpus.
         """
 
+    def target(self, word: str, where: str, data: CorpusData) -> tuple[float, ...] | None:
+        """The target of a label word, or None (counted in `data`) where the table leaves it out.
+
+        Raises:
+            HriEmoError: the word is not in the table.
+        """
+        if word not in self.labels:
+            raise HriEmoError(
+                f"corpus '{self.name}': {where} has the label {word!r}, must be one of: "
+                + ", ".join(self.labels)
+            )
+        label = self.labels[word]
+        if label is None:
+            data.left_out[f"label '{word}' has no counterpart"] += 1
+            return None
+        return one_hot(label)
+
     def refuse(self, root: Path, reason: str) -> HriEmoError:
         """The error for a folder that is not this corpus."""
         return HriEmoError(
@@ -122,41 +162,59 @@ class Corpus(ABC):
         return files
 
 
-class _Tally:
-    """Collects items, leaving out those whose label has no counterpart."""
+class ActedSpeech(Corpus):
+    """Clips whose file names tell everything."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
-        self.data = CorpusData([])
+    patterns: ClassVar[tuple[str, ...]]
+    """Globs of the clips, without the suffix."""
+    file_name: ClassVar[re.Pattern[str]]
+    """What the stem of a clip's name is made of."""
 
-    def target(self, word: str, where: str) -> tuple[float, ...] | None:
-        """The target of a label word, or None (counted) where the table leaves it out.
+    @abstractmethod
+    def describe(self, match: re.Match[str], root: Path) -> dict[str, Any] | str:
+        """The fields of `Item` that a file name tells, ``label`` and ``speaker`` among them; or why the clip
+        is left out."""
 
-        Raises:
-            HriEmoError: the word is not in the table.
-        """
-        table = self.corpus.labels
-        if word not in table:
-            raise HriEmoError(
-                f"corpus '{self.corpus.name}': {where} has the label {word!r}, must be one of: "
-                + ", ".join(table)
+    def read(self, root: Path) -> CorpusData:
+        data = CorpusData([])
+        listed = beside(root)
+        for path in self.audio_files(root, self.patterns):
+            match = self.file_name.fullmatch(path.stem)
+            fields = (
+                "file name is not this corpus's" if match is None else self.describe(match, root)
             )
-        label = table[word]
-        if label is None:
-            self.data.left_out[f"label '{word}' has no counterpart"] += 1
-            return None
-        return one_hot(label)
+            if isinstance(fields, str):
+                data.left_out[fields] += 1
+                continue
+            target = self.target(fields["label"], path.name, data)
+            if target is not None:
+                name = str(path.relative_to(root))
+                fields = {"fold": listed[name].fold if name in listed else None, **fields}
+                data.items.append(
+                    Item(
+                        id=f"{self.name}/{name}", corpus=self.name, target=target, audio=path, **fields
+                    )
+                )  # fmt: skip
+        if not data.items:
+            raise self.refuse(root, "no file is named as this corpus names its speech")
+        return data
 
 
-def tally(corpus: Corpus) -> _Tally:
-    """A collector for `Corpus.read`."""
-    return _Tally(corpus)
+def beside(root: Path) -> Mapping[str, Row]:
+    """The lines of the manifest.csv in `root` by path as written there; empty where there is none.
+
+    It tells folds of corpora that publish none."""
+    path = root / "manifest.csv"
+    if not path.is_file():
+        return {}
+    rows = read_manifest(path).rows
+    return {str(row.path.relative_to(root)): row for row in rows if row.path is not None}
 
 
 @cache
 def available() -> Mapping[str, type[Corpus]]:
     """Every corpus plug-in by name."""
-    from hri_emo_ros.training import corpora
+    from hri_emo_ros.data import corpora
 
     found: dict[str, type[Corpus]] = {}
     for info in pkgutil.iter_modules(corpora.__path__):
@@ -189,20 +247,6 @@ def make_corpus(name: str, options: Mapping[str, Any] | None = None) -> Corpus:
     return kind(**(options or {}))
 
 
-@cache
-def emotion_words() -> Mapping[str, str | None]:
-    """Every corpus's words and the project's labels -> the project's label (None: left out).
-
-    Lower case. A word that two corpora map differently would be a mistake in their tables.
-    """
-    words: dict[str, str | None] = {label: label for label in LABELS}
-    for kind in available().values():
-        for word, label in kind.labels.items():
-            if words.setdefault(word.lower(), label) != label:
-                raise ValueError(f"'{word}' is {label} in {kind.name}, elsewhere {words[word]}")
-    return words
-
-
 # Windows-1252 punctuation that MELD and GoEmotions carry as C1 control characters, and GoEmotions'
 # placeholders for names, which nobody says.
 _REPAIRS = {
@@ -216,8 +260,3 @@ def clean_text(text: str) -> str:
     for wrong, right in _REPAIRS.items():
         text = text.replace(wrong, right)
     return " ".join(text.split())
-
-
-def find_folders(root: Path, names: Iterable[str]) -> Iterator[Path]:
-    """Those of `root`/name that are folders; an empty name stands for `root`."""
-    return (path for path in (root / name for name in names) if path.is_dir())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
+from hri_emo_ros.data.corpus import ActedSpeech
+from hri_emo_ros.data.labels import table
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.corpus import Corpus, CorpusData, Item, tally
 
-_NAME = re.compile(r"(\d\d)([ab]\d\d)([A-Z])([a-z])$")
 _WORDS = {
     "W": "anger", "L": "boredom", "E": "disgust", "A": "fear",
     "F": "happiness", "T": "sadness", "N": "neutral",
@@ -33,7 +32,7 @@ _FOLDS = {1: ("03", "08"), 2: ("09", "10"), 3: ("11", "13"), 4: ("12", "14"), 5:
 FOLD_OF_SPEAKER = {speaker: fold for fold, pair in _FOLDS.items() for speaker in pair}
 
 
-class EmoDb(Corpus):
+class EmoDb(ActedSpeech):
     """Ten sentences; boredom has no counterpart in the project's labels and is left out.
 
     Args:
@@ -49,48 +48,23 @@ emodb/
         03a01Fa.wav                 speaker, sentence, emotion letter, version
         ...
 """
-    labels: ClassVar[Mapping[str, str | None]] = {
-        "anger": "angry",
-        "boredom": None,
-        "disgust": "disgust",
-        "fear": "fear",
-        "happiness": "happy",
-        "sadness": "sad",
-        "neutral": "neutral",
-    }
+    labels = table(" ".join(_WORDS.values()))
+    patterns = ("wav/*", "*")
+    file_name = re.compile(r"(\d\d)([ab]\d\d)([A-Z])([a-z])")
 
     def __init__(self, *, max_duration: float = 0.0) -> None:
         if not max_duration >= 0.0:
             raise HriEmoError(f"emodb: 'max_duration' is {max_duration!r}, must be >= 0 seconds")
         self.max_duration = max_duration or None
 
-    def read(self, root: Path) -> CorpusData:
-        collected = tally(self)
-        for path in self.audio_files(root, ("wav/*", "*")):
-            match = _NAME.match(path.stem)
-            if match is None:
-                collected.data.left_out["file name is not EmoDB's"] += 1
-                continue
-            speaker, sentence, letter, _ = match.groups()
-            word = _WORDS.get(letter, letter)
-            target = collected.target(word, path.name)
-            if target is None:
-                continue
-            collected.data.items.append(
-                Item(
-                    id=f"emodb/{path.relative_to(root)}",
-                    corpus=self.name,
-                    label=word,
-                    target=target,
-                    speaker=f"emodb_{speaker}",
-                    audio=path,
-                    text=_SENTENCES.get(sentence),
-                    max_duration=self.max_duration,
-                    fold=FOLD_OF_SPEAKER.get(speaker),
-                    sex="male" if speaker in _MALE else "female",
-                    language="de",
-                )
-            )
-        if not collected.data.items:
-            raise self.refuse(root, "no file is named as EmoDB names its clips")
-        return collected.data
+    def describe(self, match: re.Match[str], root: Path) -> dict[str, Any] | str:
+        speaker, sentence, letter, _ = match.groups()
+        return {
+            "label": _WORDS.get(letter, letter),
+            "speaker": f"emodb_{speaker}",
+            "text": _SENTENCES.get(sentence),
+            "max_duration": self.max_duration,
+            "fold": FOLD_OF_SPEAKER.get(speaker),
+            "sex": "male" if speaker in _MALE else "female",
+            "language": "de",
+        }

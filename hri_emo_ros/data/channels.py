@@ -22,7 +22,7 @@ def _peak(samples: FloatArray, dbfs: float) -> FloatArray:
     return np.asarray(np.round(samples * gain * 32767.0) / 32767.0, dtype=np.float32)
 
 
-def _telephone(samples: FloatArray) -> FloatArray:
+def telephone(samples: FloatArray) -> FloatArray:
     """Band-limited; a fourth-order Butterworth filter both ways."""
     sections = butter(4, _TELEPHONE_HZ, "bandpass", fs=SAMPLE_RATE, output="sos")
     padding = min(27, max(0, len(samples) - 1))
@@ -38,7 +38,7 @@ CHANNELS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "peak at -40 dBFS": partial(_peak, dbfs=-40.0),
     "peak at -20 dBFS": partial(_peak, dbfs=-20.0),
     "peak at 0 dBFS": partial(_peak, dbfs=0.0),
-    "telephone, 300 to 3400 Hz": _telephone,
+    "telephone, 300 to 3400 Hz": telephone,
     "a second of silence before": partial(_silence, before=_SILENCE_S, after=0.0),
     "a second of silence after": partial(_silence, before=0.0, after=_SILENCE_S),
 }

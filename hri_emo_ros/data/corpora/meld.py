@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
-from hri_emo_ros.training.corpus import Corpus, CorpusData, Item, clean_text, tally
+from hri_emo_ros.data.corpus import Corpus, CorpusData, Item, beside, clean_text
+from hri_emo_ros.data.labels import table
 
-_LABELS = {
-    "anger": "angry",
-    "disgust": "disgust",
-    "fear": "fear",
-    "joy": "happy",
-    "neutral": "neutral",
-    "sadness": "sad",
-    "surprise": "surprise",
-}
 _CLIPS = {
     "train": ("train_splits", "train"),
     "dev": ("dev_splits_complete", "dev"),
@@ -27,7 +17,7 @@ _SUFFIXES = (".wav", ".flac", ".mp4")
 
 
 class MeldText(Corpus):
-    """The words alone, single utterances without their dialogue.
+    """The words alone, in dialogues.
 
     The published split is by dialogue: the same characters speak on every side.
     """
@@ -40,28 +30,34 @@ meld/                               (the tables may also lie in meld/data/MELD/)
     dev_sent_emo.csv
     test_sent_emo.csv               (optional)
 """
-    labels: ClassVar[Mapping[str, str | None]] = _LABELS
+    labels = table("anger disgust fear joy neutral sadness surprise")
 
     def read(self, root: Path) -> CorpusData:
-        collected = tally(self)
+        data = CorpusData([])
         folder = root / "data" / "MELD" if (root / "data" / "MELD").is_dir() else root
         if not (folder / "train_sent_emo.csv").is_file():
             raise self.refuse(root, "no train_sent_emo.csv")
+        listed = beside(root)
         for split in ("train", "dev", "test"):
             path = folder / f"{split}_sent_emo.csv"
             if not path.is_file():
                 continue
             with path.open(encoding="utf-8", newline="") as stream:
                 for row in csv.DictReader(stream):
+                    # Named alike in both classes, so that a dialogue is never on two sides.
+                    conversation = f"meld/{split}_dia{row['Dialogue_ID']}"
                     clip = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
-                    target = collected.target(row["Emotion"], f"{path.name}, {clip}")
+                    turn, text = float(row["Utterance_ID"]), clean_text(row["Utterance"])
+                    data.said[conversation, turn] = text
+                    target = self.target(row["Emotion"], f"{path.name}, {clip}", data)
                     audio, wanted = self._audio(root, split, clip)
                     if wanted and audio is None:
-                        collected.data.left_out["clip without a sound file"] += 1
+                        data.left_out["clip without a sound file"] += 1
                         continue
                     if target is None:
                         continue
-                    collected.data.items.append(
+                    known = listed.get(str(audio.relative_to(root))) if audio else None
+                    data.items.append(
                         Item(
                             id=f"{self.name}/{split}/{clip}",
                             corpus=self.name,
@@ -69,14 +65,18 @@ meld/                               (the tables may also lie in meld/data/MELD/)
                             target=target,
                             speaker=f"friends_{row['Speaker'].lower()}",
                             audio=audio,
-                            text=clean_text(row["Utterance"]),
+                            text=text,
+                            fold=known.fold if known else None,
                             split=split,
+                            sex=known.sex if known else "",
                             language="en",
+                            conversation=conversation,
+                            turn=turn,
                         )
                     )
-        if not collected.data.items:
+        if not data.items:
             raise self.refuse(root, "no clip of the tables has a sound file")
-        return collected.data
+        return data
 
     def _audio(self, root: Path, split: str, clip: str) -> tuple[Path | None, bool]:
         """The clip's file, and whether one is wanted."""
@@ -91,13 +91,14 @@ class Meld(MeldText):
     tree = """
 meld/
     train_sent_emo.csv              (the tables may also lie in meld/data/MELD/)
-    dev_sent_emo.csv
+    dev_sent_emo.csv                (optional)
     test_sent_emo.csv               (optional)
     train_splits/                   (or train/)
         dia0_utt0.mp4               (or .wav, .flac: the extracted sound)
         ...
     dev_splits_complete/            (or dev/)
     output_repeated_splits_test/    (or test/; optional)
+    manifest.csv                    path,emotion,fold,... (optional: folds by dialogue)
 """
 
     def _audio(self, root: Path, split: str, clip: str) -> tuple[Path | None, bool]:

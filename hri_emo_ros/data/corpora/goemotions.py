@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
-from hri_emo_ros.training.corpus import Corpus, CorpusData, Item, clean_text, tally
-from hri_emo_ros.types import LABELS
-
-# The paper's Ekman grouping, then joy -> happy and so on.
-_GROUPS = {
-    "angry": ("anger", "annoyance", "disapproval"),
-    "disgust": ("disgust",),
-    "fear": ("fear", "nervousness"),
-    "happy": (
-        "joy", "amusement", "approval", "excitement", "gratitude", "love", "optimism", "relief",
-        "pride", "admiration", "desire", "caring",
-    ),
-    "sad": ("sadness", "disappointment", "embarrassment", "grief", "remorse"),
-    "surprise": ("surprise", "realization", "confusion", "curiosity"),
-    "neutral": ("neutral",),
-}  # fmt: skip
+from hri_emo_ros.data.corpus import Corpus, CorpusData, Item, clean_text
+from hri_emo_ros.data.labels import table
 
 
 class GoEmotions(Corpus):
@@ -43,15 +27,17 @@ goemotions/                         (the files may also lie in goemotions/data/)
     test.tsv                        (optional)
     emotions.txt                    (or labels.txt) one label a line: the 28 or the Ekman seven
 """
-    labels: ClassVar[Mapping[str, str | None]] = {
-        word: label for label, words in _GROUPS.items() for word in words
-    }
+    labels = table(
+        "admiration amusement anger annoyance approval caring confusion curiosity desire disappointment "
+        "disapproval disgust embarrassment excitement fear gratitude grief joy love nervousness neutral "
+        "optimism pride realization relief remorse sadness surprise"
+    )
 
     def __init__(self, *, single_label_only: bool = False) -> None:
         self.single_label_only = single_label_only
 
     def read(self, root: Path) -> CorpusData:
-        collected = tally(self)
+        data = CorpusData([])
         folder = root / "data" if (root / "data" / "train.tsv").is_file() else root
         names = next(
             (p for p in (folder / "emotions.txt", folder / "labels.txt") if p.is_file()), None
@@ -67,15 +53,13 @@ goemotions/                         (the files may also lie in goemotions/data/)
                 rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
                 for text, numbers, identifier in rows:
                     own = [words[int(number)] for number in numbers.split(",")]
-                    targets = [
-                        t for w in own if (t := collected.target(w, f"{path.name}:{identifier}"))
-                    ]
-                    distinct = set(targets)
+                    where = f"{path.name}:{identifier}"
+                    distinct = {t for word in own if (t := self.target(word, where, data))}
                     if self.single_label_only and len(distinct) > 1:
-                        collected.data.left_out["several labels"] += 1
+                        data.left_out["several labels"] += 1
                         continue
                     mean = [sum(column) / len(distinct) for column in zip(*distinct, strict=True)]
-                    collected.data.items.append(
+                    data.items.append(
                         Item(
                             id=f"goemotions/{split}/{identifier}",
                             corpus=self.name,
@@ -86,7 +70,4 @@ goemotions/                         (the files may also lie in goemotions/data/)
                             language="en",
                         )
                     )
-        return collected.data
-
-
-assert set(GoEmotions.labels.values()) == set(LABELS)
+        return data

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy.signal import lfilter
 
+from hri_emo_ros.data.clips import read_clip, speech_level
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.clips import Clip, read_clip, speech_level
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
-FloatArray = npt.NDArray[np.float32]
 SYNTHETIC = ("white", "pink")
 _BABBLE_VOICES = 6
 """At once; with more, babble nears noise of the shape of speech."""
+_BANK_SECONDS, _BABBLES = 10, 8
 _SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 
 # -3 dB per octave between 10 Hz and Nyquist; J. O. Smith, "Spectral Audio Signal Processing",
@@ -46,7 +46,7 @@ class NoiseSource:
         elif source in SYNTHETIC:
             self._kind = source
         else:
-            self._files = _noise_files(Path(source))
+            self._files = noise_files(Path(source))
         self._state = np.zeros(len(_PINK_A) - 1)
         self._rest: FloatArray = np.zeros(0, np.float32)
         self._queue: list[Path] = []
@@ -70,7 +70,7 @@ class NoiseSource:
     def _next_file(self) -> FloatArray:
         if not self._queue:
             self._queue = [self._files[i] for i in self._random.permutation(len(self._files))]
-        samples = read_clip(Clip(self._queue.pop()), self._rate)
+        samples = read_clip(self._queue.pop(), self._rate)
         level = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
         return (np.roll(samples, self._random.integers(len(samples))) / max(level, 1e-6)).astype(
             np.float32
@@ -96,6 +96,48 @@ class Babble:
         return np.asarray(total / np.sqrt(_BABBLE_VOICES), dtype=np.float32)
 
 
+class NoiseBank:
+    """Noises of RMS 1 by kind, held in memory, for drawing stretches by a seed: white, pink, babble of given
+    voices (six or more are needed), recorded.
+
+    Args:
+        voices: recordings of voices for the babble.
+        folder: recordings for ``recorded``; None for none.
+        seed: of what is made up.
+
+    Raises:
+        HriEmoError: the folder holds no sound.
+    """
+
+    def __init__(self, voices: Sequence[Path], folder: Path | None, seed: int = 0) -> None:
+        count = _BANK_SECONDS * SAMPLE_RATE
+        self.noises = {
+            kind: [NoiseSource(kind, SAMPLE_RATE, seed).take(count)] for kind in SYNTHETIC
+        }
+        if len(voices) >= _BABBLE_VOICES:
+            babble = Babble(voices, SAMPLE_RATE, seed)
+            self.noises["babble"] = [_of_rms_1(babble.take(count)) for _ in range(_BABBLES)]
+        if folder is not None:
+            sounds = [read_clip(path, SAMPLE_RATE) for path in noise_files(folder)]
+            self.noises["recorded"] = [_of_rms_1(s) for s in sounds if np.any(s)]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.noises)
+
+    def stretch(self, kind: str, count: int, rng: np.random.Generator) -> FloatArray:
+        """`count` samples from anywhere in one of the noises of that kind, repeated where it is short."""
+        every = self.noises[kind]
+        noise = every[int(rng.integers(len(every)))]
+        start = int(rng.integers(len(noise)))
+        return np.take(noise, np.arange(start, start + count), mode="wrap")
+
+
+def _of_rms_1(samples: FloatArray) -> FloatArray:
+    level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+    return np.asarray(samples / level, dtype=np.float32)
+
+
 def mix(samples: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:
     """`samples` with `noise` (RMS 1, both [n] at 16 kHz) `snr_db` below the level of their speech: what a
     signal-to-noise ratio means in training and evaluation."""
@@ -103,11 +145,21 @@ def mix(samples: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:
     return np.asarray(samples + gain * noise, dtype=np.float32)
 
 
-def _noise_files(source: Path) -> list[Path]:
+def noise_files(source: Path) -> list[Path]:
+    """The recordings in a folder (searched deeply; impulse responses, in a folder named rir, are left
+    alone) or the one file.
+
+    Raises:
+        HriEmoError: there is none.
+    """
     files = (
         [source]
         if source.is_file()
-        else sorted(p for p in source.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        else sorted(
+            path
+            for path in source.rglob("*")
+            if path.suffix.lower() in _SUFFIXES and "rir" not in path.relative_to(source).parts
+        )
     )
     if not files:
         raise HriEmoError(
