@@ -1,10 +1,10 @@
-"""Examples -> tensors: augmented and ruined for training, as they are for validation."""
+"""Examples -> tensors: augmented for training, as they are or in stated conditions for validation."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,9 @@ from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.batch import ModelBatch, ModelItem, collate
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.tokenizer import TextTokenizer
-from hri_emo_ros.training.audio_store import AudioStore
-from hri_emo_ros.training.augment import WaveformAugment
-from hri_emo_ros.training.config import TrainConfig
-from hri_emo_ros.training.mel_augment import MelAugment
-from hri_emo_ros.training.mel_store import HalfArray, MelStore, collate_power
-from hri_emo_ros.training.noises import add_noise
+from hri_emo_ros.training.augment import Condition, Conditions, Listener, intact
 from hri_emo_ros.training.pairs import Example
-from hri_emo_ros.training.ruin import Ruin, Ruined, intact
-from hri_emo_ros.training.text_augment import TextAugment
-from hri_emo_ros.training.unheard_heads import NO_FOLD
+from hri_emo_ros.training.voices import ClipFacts, HalfArray, VoiceStates, samples_of
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 _BATCH_STREAM = 4
@@ -43,18 +36,10 @@ class TrainBatch:
     """[B, L] what the words alone say."""
     weights: Tensor
     """[B] of the loss."""
-    word_targets: Tensor
-    """[B, W] a corpus's own words, one-hot (or mixed); zeros where not asked."""
-    intensity: Tensor
-    """[B] 1 strong, 0 normal, NaN where not told."""
-    folds: Tensor
-    """[B] int64, the cross-fitted head that has not heard the row's speaker; -1 where there is none."""
-    log_mel: Tensor | None = None
-    """[B, T, M] in place of the waveform, for the compact audio encoder; zeros in absent rows."""
-    mel_mask: Tensor | None = None
-    """[B, T] bool, active frames."""
-    teacher: Tensor | None = None
-    """[B, L] the teacher's probabilities."""
+    states: Tensor | None = None
+    """[B, F, H] of the frozen voice encoder in place of the waveform; zeros in absent rows."""
+    states_mask: Tensor | None = None
+    """[B, F] bool."""
 
     def to(self, device: torch.device) -> TrainBatch:
         moved: dict[str, Any] = {}
@@ -68,259 +53,142 @@ class TrainBatch:
 class Sources:
     """Where a batch's contents come from."""
 
-    audio: AudioStore
+    listener: Listener
     tokenizer: TextTokenizer | None
-    mel: MelStore | None = None
-    quality: Mapping[str, tuple[float, float]] | None = None
-    """Item id -> SNR in dB and seconds of speech, for the gate."""
-    weights: Mapping[str, float] | None = None
-    words: Sequence[str] = ()
-    """The own words asked for by the auxiliary task."""
-    teacher: Mapping[str, FloatArray] | None = None
-    """Item id -> the teacher's probabilities."""
-    folds: Mapping[str, int] = field(default_factory=dict)
-    """Item id -> fold of the cross-fitted heads."""
-
-
-@dataclass
-class Augmenters:
-    """Only the training side has them."""
-
-    waveform: WaveformAugment | None = None
-    mel: MelAugment | None = None
-    text: TextAugment | None = None
-    ruin: Ruin | None = None
-    noises: Mapping[str, Sequence[FloatArray]] = field(default_factory=dict)
-    """Waveforms of RMS 1 by kind, what `ruin` asks for."""
+    facts: Mapping[str, ClipFacts] = field(default_factory=dict)
+    """By item id."""
+    states: VoiceStates | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the loss, by item id; 1 where none is given."""
 
 
 class BatchMaker:
     """Builds batches.
 
     Args:
-        config: of the run.
         model: of the network, after its encoders have had their say (token limit).
-        sources: clips, mel powers, tokenizer, weights.
-        augmenters: for `train`.
+        sources: clips, tokenizer, weights.
+        conditions: draws what happens to training examples.
+        seed: of the draws.
     """
 
     def __init__(
-        self, config: TrainConfig, model: ModelConfig, sources: Sources, augmenters: Augmenters
+        self, model: ModelConfig, sources: Sources, conditions: Conditions, seed: int
     ) -> None:
-        self.config, self.model, self.sources, self.augment = config, model, sources, augmenters
+        self.model, self.sources, self.conditions, self.seed = model, sources, conditions, seed
 
     def train(self, examples: Sequence[Example], epoch: int, number: int) -> TrainBatch:
         """Augmented batch `number` of `epoch`; the same numbers give the same batch."""
-        rng = np.random.default_rng([self.config.seed, _BATCH_STREAM, epoch, number])
-        ruin = self.augment.ruin
-        states = [ruin(e, rng) if ruin is not None else intact(e) for e in examples]
-        if self.augment.text is not None:
-            states = [
-                replace(s, text=self.augment.text(s.text, rng)) if s.text else s for s in states
+        rng = np.random.default_rng([self.seed, _BATCH_STREAM, epoch, number])
+        states = self.sources.states
+        if states is None:
+            drawn = [self.conditions(example, rng) for example in examples]
+            heard = [
+                self._samples(example, condition, zlib.crc32(f"{self.seed}/{epoch}".encode()))
+                for example, condition in zip(examples, drawn, strict=True)
             ]
-        if self.sources.mel is not None:
-            return self._with_mel(examples, states, rng, epoch)
-        return self._assemble(examples, states, self._waveforms(examples, states, rng, epoch))
+            return self._assemble(examples, drawn, heard, None)
+        drawn, kept = [], []
+        for example in examples:
+            version = int(rng.integers(states.versions + 1)) if example.voice is not None else 0
+            noise = self.version_noise(example.voice, version) if example.voice else None
+            condition = self.conditions(example, rng, noise)
+            drawn.append(condition)
+            kept.append(
+                states.states(example.voice, version)
+                if example.voice is not None and condition.voice
+                else None
+            )
+        return self._assemble(examples, drawn, None, kept)
+
+    def version_noise(self, item: Item, version: int) -> tuple[str, float]:
+        """Kind and level of the noise in a version of a clip."""
+        if version == 0:
+            return "", float("nan")
+        seed = zlib.crc32(f"{self.seed}/{item.id}/{version}".encode())
+        return self.conditions.noise(np.random.default_rng(seed))
+
+    def version_condition(self, item: Item, version: int) -> Condition:
+        """For `VoiceStates.load`."""
+        kind, snr = self.version_noise(item, version)
+        return Condition(item.target, item.target, True, False, None, kind, snr)
 
     def clean(
-        self, examples: Sequence[Example], states: Sequence[Ruined] | None = None
+        self, examples: Sequence[Example], conditions: Sequence[Condition] | None = None
     ) -> TrainBatch:
-        """The examples as they are, or in given states with noise drawn by the examples' names."""
-        states = [intact(e) for e in examples] if states is None else states
-        if self.sources.mel is not None:
-            return self._with_mel(examples, states, None, 0)
-        rng = _rng_of(examples) if any(s.noise for s in states) else None
-        return self._assemble(examples, states, self._waveforms(examples, states, rng, None))
+        """The examples as they are, or in given conditions with noise drawn by the examples' names."""
+        given = [intact(e) for e in examples] if conditions is None else conditions
+        states = self.sources.states
+        if states is None:
+            heard = [self._samples(e, c, None) for e, c in zip(examples, given, strict=True)]
+            return self._assemble(examples, given, heard, None)
+        kept: list[HalfArray | None] = []
+        for example, condition in zip(examples, given, strict=True):
+            voice = example.voice
+            if voice is None or not condition.voice:
+                kept.append(None)
+            elif condition.noise:
+                kept.append(states.compute(voice, condition))
+            else:
+                kept.append(states.states(voice, 0))
+        return self._assemble(examples, given, None, kept)
 
-    # Waveforms
-
-    def _waveforms(
-        self,
-        examples: Sequence[Example],
-        states: Sequence[Ruined],
-        rng: np.random.Generator | None,
-        epoch: int | None,
-    ) -> list[FloatArray | None]:
-        rows: list[FloatArray | None] = []
-        limit = int(self.config.data.max_seconds * SAMPLE_RATE)
-        for example, state in zip(examples, states, strict=True):
-            item = example.voice
-            if item is None or item.audio is None or not state.voice:
-                rows.append(None)
-                continue
-            samples = self.sources.audio.samples(item)
-            if self.augment.waveform is not None and epoch is not None:
-                seed = zlib.crc32(f"{self.config.seed}/{epoch}/{item.id}".encode())
-                samples = self.augment.waveform(samples, seed)
-            if len(samples) > limit:
-                spare = len(samples) - limit
-                start = int(rng.integers(spare + 1)) if rng is not None else spare
-                samples = samples[start : start + limit]
-            if rng is not None and state.noise:
-                noises = self.augment.noises[state.noise]
-                noise = noises[int(rng.integers(len(noises)))]
-                samples = add_noise(samples, noise, state.noise_snr_db, rng)
-            rows.append(samples)
-        return rows
-
-    # Mel powers
-
-    def _with_mel(
-        self,
-        examples: Sequence[Example],
-        states: Sequence[Ruined],
-        rng: np.random.Generator | None,
-        epoch: int,
-    ) -> TrainBatch:
-        batch = self._assemble(examples, states, [None] * len(examples))
-        store = self.sources.mel
-        assert store is not None
-        rows = [
-            k
-            for k, (e, s) in enumerate(zip(examples, states, strict=True))
-            if e.voice is not None and e.voice.audio is not None and s.voice
-        ]
-        if not rows or not self.model.uses_audio:
-            return batch
-        voices = [examples[k].voice for k in rows]
-        clips = [self._clip(item, rng, epoch) for item in voices if item is not None]
-        power, lengths = collate_power(clips)
-        augment = self.augment.mel
-        augmented = augment is not None and rng is not None and self.config.augment.mel.enabled
-        if augment is not None and rng is not None:
-            augment.seed(int(rng.integers(2**31)))
-        if augment is not None and augmented:
-            power, lengths = augment(power, lengths)
-        snr = torch.tensor([states[k].noise_snr_db for k in rows], dtype=torch.float32)
-        kinds = [states[k].noise for k in rows]
-        if any(kinds) and augment is not None:
-            if rng is None:
-                augment.seed(int(_rng_of([examples[k] for k in rows]).integers(2**31)))
-            power = augment.add_noise_at(power, lengths, snr, kinds)
-        valid = torch.arange(power.shape[1])[None] < lengths[:, None]
-        with torch.no_grad():
-            log_mel, mask = store.encoder.normalise(power * valid[..., None], valid)
-        if augment is not None and augmented:
-            log_mel = augment.spec_augment(log_mel, lengths)
-        index = torch.tensor(rows)
-        batch.log_mel = torch.zeros(len(examples), *log_mel.shape[1:]).index_copy_(
-            0, index, log_mel
-        )
-        batch.mel_mask = torch.zeros(len(examples), log_mel.shape[1], dtype=torch.bool)
-        batch.mel_mask[index] = mask
-        seconds = mask.sum(1) / store.frame_rate
-        batch.model.audio_present[index] = True
-        batch.model.audio_lengths[index] = (lengths / store.frame_rate * SAMPLE_RATE).long()
-        batch.model.speech_seconds[index] = seconds.float()
-        unimodal = self.model.head == "audio_only"
-        if augment is not None and augmented and unimodal and augment.config.mixup_p > 0:
-            self._mix(batch, augment)
-        return batch
-
-    def _clip(self, item: Item, rng: np.random.Generator | None, epoch: int) -> HalfArray:
-        store, config = self.sources.mel, self.config.augment.mel
-        assert store is not None
-        limit = int(self.config.data.max_seconds * store.frame_rate)
-        if rng is None:
-            start, end = store.span(item)
-            # The end, as the engine does with long clips.
-            return store.full(item)[max(start, end - limit) : end]
-        variant = 0
-        if len(store.speeds) > 1 and rng.random() < config.speed_p:
-            variant = int(rng.integers(1, len(store.speeds)))
-        clip = store.full(item, variant)
-        start, end = store.span(item, variant)
-        if rng.random() < config.silence_p:
-            most = int(config.silence_s * store.frame_rate) + 1
-            start = max(0, start - int(rng.integers(most)))
-            end = min(len(clip), end + int(rng.integers(most)))
-        done = epoch / self.config.optim.epochs
-        limit = min([limit, *[frames for until, frames in config.crops if done < until][:1]])
-        if end - start > limit:
-            start += int(rng.integers(end - start - limit + 1))
-            end = start + limit
-        return clip[start:end]
-
-    @staticmethod
-    def _mix(batch: TrainBatch, augment: MelAugment) -> None:
-        """Mix log-mels and, in proportion, everything that is asked about them (mixup)."""
-        assert batch.log_mel is not None
-        assert batch.mel_mask is not None
-        partner, share = augment.mixup(len(batch.targets))
-        own, other = share[:, None], 1.0 - share[:, None]
-        batch.log_mel = batch.log_mel * own[..., None] + batch.log_mel[partner] * other[..., None]
-        batch.mel_mask = batch.mel_mask | (batch.mel_mask[partner] & (share < 0.999)[:, None])
-        # The loss is linear in the target: weights go in so that each part keeps its own.
-        mine, theirs = own[:, 0] * batch.weights, other[:, 0] * batch.weights[partner]
-        batch.weights = mine + theirs
-        a, b = (mine / batch.weights)[:, None], (theirs / batch.weights)[:, None]
-        for name in ("targets", "voice_targets", "words_targets"):
-            value = getattr(batch, name)
-            setattr(batch, name, value * a + value[partner] * b)
-        batch.word_targets = batch.word_targets * own + batch.word_targets[partner] * other
-        if batch.teacher is not None:
-            batch.teacher = batch.teacher * own + batch.teacher[partner] * other
-
-    # Everything else
+    def _samples(
+        self, example: Example, condition: Condition, seed: int | None
+    ) -> FloatArray | None:
+        item = example.voice
+        if item is None or item.audio is None or not condition.voice or not self.model.uses_audio:
+            return None
+        return self.sources.listener(item.id, samples_of(item), condition, seed)
 
     def _assemble(
         self,
         examples: Sequence[Example],
-        states: Sequence[Ruined],
-        waveforms: Sequence[FloatArray | None],
+        conditions: Sequence[Condition],
+        samples: Sequence[FloatArray | None] | None,
+        states: Sequence[HalfArray | None] | None,
     ) -> TrainBatch:
         items = []
-        for example, state, samples in zip(examples, states, waveforms, strict=True):
+        for row, (example, condition) in enumerate(zip(examples, conditions, strict=True)):
             voice, words = example.voice, example.words
-            seconds = float("nan")
-            if voice is not None and self.sources.quality is not None:
-                seconds = self.sources.quality.get(voice.id, (0.0, float("nan")))[1]
+            facts = self.sources.facts.get(voice.id) if voice is not None else None
             items.append(
                 ModelItem(
-                    samples=samples,
-                    text=state.text,
-                    snr_db=state.told_snr_db,
-                    asr_confidence=state.confidence,
-                    speech_seconds=seconds,
-                    audio_features=voice.audio_features if voice and state.voice else None,
-                    text_features=words.text_features if words and state.words else None,
+                    samples=samples[row] if samples is not None else None,
+                    text=condition.text,
+                    snr_db=condition.told_snr_db,
+                    asr_confidence=condition.confidence,
+                    speech_seconds=facts.speech_seconds if facts else float("nan"),
+                    audio_features=voice.audio_features if voice and condition.voice else None,
+                    text_features=words.text_features if words and condition.words else None,
                 )
             )
-        sources = self.sources
-        weights = sources.weights or {}
+        weights = self.sources.weights
         batch = TrainBatch(
-            model=collate(items, self.model, sources.tokenizer),
-            targets=torch.tensor([s.target for s in states]),
+            model=collate(items, self.model, self.sources.tokenizer),
+            targets=torch.tensor([c.target for c in conditions]),
             voice_targets=torch.tensor([e.voice_target for e in examples]),
-            words_targets=torch.tensor([s.words_target for s in states]),
+            words_targets=torch.tensor([c.words_target for c in conditions]),
             weights=torch.tensor([weights.get(e.item.id, 1.0) for e in examples]),
-            word_targets=self._word_targets(examples),
-            intensity=torch.tensor([_intensity(e.voice) for e in examples]),
-            folds=torch.tensor(
-                [sources.folds.get(e.voice.id, NO_FOLD) if e.voice else NO_FOLD for e in examples]
-            ),
         )
-        if sources.teacher is not None:
-            batch.teacher = torch.from_numpy(
-                np.stack([sources.teacher[e.item.id] for e in examples])
-            )
+        if states is not None:
+            self._add_states(batch, items, states)
         return batch
 
-    def _word_targets(self, examples: Sequence[Example]) -> Tensor:
-        words = list(self.sources.words)
-        targets = torch.zeros(len(examples), len(words))
-        wanted = self.config.auxiliary.words_of
-        for row, example in enumerate(examples):
-            if example.voice is not None and example.voice.corpus == wanted and words:
-                targets[row, words.index(example.voice.label)] = 1.0
-        return targets
-
-
-def _intensity(item: Item | None) -> float:
-    if item is None or item.intensity not in ("normal", "strong"):
-        return float("nan")
-    return 1.0 if item.intensity == "strong" else 0.0
-
-
-def _rng_of(examples: Sequence[Example]) -> np.random.Generator:
-    return np.random.default_rng([zlib.crc32(e.item.id.encode()) for e in examples])
+    def _add_states(
+        self, batch: TrainBatch, items: Sequence[ModelItem], states: Sequence[HalfArray | None]
+    ) -> None:
+        lengths = torch.tensor([0 if s is None else len(s) for s in states])
+        width = max((s.shape[1] for s in states if s is not None), default=1)
+        padded = np.zeros((len(states), max(1, int(lengths.max())), width), np.float32)
+        for row, each in enumerate(states):
+            if each is not None:
+                padded[row, : len(each)] = each
+        batch.states = torch.from_numpy(padded)
+        batch.states_mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
+        # As if the waveform had come along.
+        batch.model.audio_present = lengths > 0
+        seconds = torch.tensor([item.speech_seconds for item in items], dtype=torch.float32)
+        seconds = torch.where(lengths > 0, seconds.nan_to_num(), torch.zeros(()))
+        batch.model.speech_seconds = seconds
+        batch.model.audio_lengths = (seconds * SAMPLE_RATE).long()

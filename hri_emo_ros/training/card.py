@@ -11,8 +11,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig
-from hri_emo_ros.training.data import Data
+from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
 
 _STRICTEST_FIRST = ("CC BY-NC-SA 4.0", "CC BY-SA 4.0", "CC BY 4.0")
 """Licences of speech data that pass on to what is made of it."""
@@ -22,6 +21,7 @@ _LICENCES = {
     "nemo": "CC BY-NC-SA 4.0",
     "emodb": "CC BY 4.0",
     "crema_d": "Open Database License 1.0",
+    "banglaser": "CC BY 4.0",
     "goemotions": "Apache-2.0",
     "meld_text": "GPL-3.0 (repository)",
     "meld": "GPL-3.0 (repository); the recordings are the broadcaster's",
@@ -31,9 +31,9 @@ _LICENCES = {
 }
 _PRETRAINED = {
     "minilm": "all-MiniLM-L6-v2 (Apache-2.0)",
-    "whisper-base": "OpenAI's whisper-base (MIT)",
+    "whisper-base": "the first layers of OpenAI's whisper-base (MIT)",
 }
-"""What encoders are cut out of, by the name that the configuration gives it."""
+"""Where encoders come from, by the name that the recipe gives it."""
 _USE = """
 ## Use
 
@@ -53,14 +53,20 @@ time, without what was said before.
 """
 
 
-def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
+def write_card(
+    recipe: Recipe, result: dict[str, Any], left_out: Mapping[str, Mapping[str, int]]
+) -> str:
     """Markdown with every figure of `result` that a user of the model should know, and those of the
-    folds of ``calibration.runs`` and of the stages that it was built from."""
+    runs of ``calibrate_on`` and of the stages that it was built from.
+
+    Args:
+        left_out: corpus -> reason -> count of items that were not used.
+    """
     lines = [
-        f"# {config.name}",
+        f"# {recipe.name}",
         "",
-        f"Head `{config.model.head}`, {result['parameters']:,} parameters, labels: "
-        f"{', '.join(config.model.labels)}. Trained with `hri-emo train`.",
+        f"Head `{recipe.model.head}`, {result['parameters']:,} parameters, labels: "
+        f"{', '.join(recipe.model.labels)}. Trained with `hri-emo train`.",
         *_USE.rstrip().splitlines(),
         "",
         "## Data",
@@ -68,7 +74,7 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
         "| corpus | licence | trained on | validated on |",
         "|---|---|---|---|",
     ]
-    earlier = _earlier(config)
+    earlier = _earlier(recipe)
     trained, validated = _counts([result, *earlier])
     lines += [
         f"| {name} | {_LICENCES.get(name, 'unknown')} | {trained.get(name, 0)} | "
@@ -78,10 +84,10 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
     licences = {_LICENCES.get(name, "unknown") for name in trained}
     strictest = next((k for k in _STRICTEST_FIRST if k in licences), "the strictest of these")
     lines += ["", f"Licence of these weights: {strictest}, as the strictest of their data's."]
-    for part, source in _sources(config).items():
+    for part, source in _sources(recipe).items():
         name = _PRETRAINED.get(source, f"'{source}'")
-        lines.append(f"The {part} encoder was cut out of {name}.")
-    for corpus, reasons in data.left_out.items():
+        lines.append(f"The {part} encoder is {name}.")
+    for corpus, reasons in left_out.items():
         for reason, count in reasons.items():
             lines.append(f"Left out of {corpus}: {count} x {reason}.")
     shared = dict.fromkeys(name for r in [result, *earlier] for name in r["shared_speakers"])
@@ -101,31 +107,31 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sources(config: TrainConfig) -> dict[str, str]:
-    """What the encoders were cut out of, in this run or in the stages before it."""
-    sections: list[Mapping[str, Any]] = [config.model_dump()]
-    for part in ("audio", "text", "bundle"):
-        bundle = getattr(config.pretrained, part)
-        file = Path(bundle).parent / CONFIG_FILE
+def _sources(recipe: Recipe) -> dict[str, str]:
+    """Names of the pretrained encoders of this run or of the stages before it."""
+    models: list[Mapping[str, Any]] = [recipe.model_dump()["model"]]
+    for part in ("audio", "text"):
+        bundle = getattr(recipe.pretrained, part)
+        file = Path(bundle).parent / RECIPE_FILE
         if bundle and file.is_file():
-            sections.append(yaml.safe_load(file.read_text(encoding="utf-8")))
-    found = {}
-    for section in sections:
-        for part, name in (("voice", "prune_audio"), ("text", "prune")):
-            if section.get(name):
-                found[part] = str(section[name]["source"])
-    return found
+            models.append(yaml.safe_load(file.read_text(encoding="utf-8"))["model"])
+    return {
+        kind: model[part]["name"]
+        for model in models
+        for kind, part in (("voice", "audio"), ("text", "text"))
+        if model[part].get("name")
+    }
 
 
-def _earlier(config: TrainConfig) -> list[dict[str, Any]]:
-    """Metrics of the folds and of the stages that went before, each once."""
+def _earlier(recipe: Recipe) -> list[dict[str, Any]]:
+    """Metrics of the runs it is calibrated on, with their stages, and of the stages before it, each once."""
     folders: list[Path] = []
-    for run in map(Path, [*config.calibration.runs, *config.card_runs]):
+    for run in map(Path, recipe.calibrate_on):
         folders += (
             sorted(p.parent for p in run.parent.glob("*/metrics.json")) if run.is_dir() else []
         )
-    for part in ("audio", "text", "bundle"):
-        bundle = getattr(config.pretrained, part)
+    for part in ("audio", "text"):
+        bundle = getattr(recipe.pretrained, part)
         folders += [Path(bundle).parent] if bundle else []
     return list(_read(dict.fromkeys(folders)))
 
@@ -160,16 +166,15 @@ def _overview(
     if len(folds) > 1:
         heads = " | ".join(f"fold {r['fold']}" for r in folds)
         lines += ["", "## The voice on speakers of every fold (UA)", "",
-                  f"| corpus | labels | {heads} | mean |",
-                  "|---|---|" + "---|" * (len(folds) + 1)]  # fmt: skip
+                  f"| corpus | {heads} | mean |",
+                  "|---|" + "---|" * (len(folds) + 1)]  # fmt: skip
         names = list(dict.fromkeys(name for r in folds for name in r["validation"]))
         for name in [n for n in names if n not in ("all", "constructed")]:
-            for figure, labels in (("ua", "shared"), ("own_words_ua", "its own")):
-                values = [r["validation"].get(name, {}).get(figure) for r in folds]
-                known = [v for v in values if v is not None]
-                if known:
-                    cells = ["" if v is None else f"{v:.3f}" for v in values]
-                    lines.append(f"| {name} | {labels} | {' | '.join(cells)} | {_mean(known)} |")
+            values = [r["validation"].get(name, {}).get("ua") for r in folds]
+            known = [v for v in values if v is not None]
+            if known:
+                cells = ["" if v is None else f"{v:.3f}" for v in values]
+                lines.append(f"| {name} | {' | '.join(cells)} | {_mean(known)} |")
         lines += ["", "Means with a 95 % interval from the spread of the folds (Student's t)."]
     if calibration:
         others = _calibration(calibration, "the other folds, reported on each in turn")
@@ -214,15 +219,6 @@ def _figures(result: dict[str, Any]) -> list[str]:
             lines.append(
                 f"| {name} | {scores['n']:.0f} | {' | '.join(cells)} | {scores['ece']:.3f} |"
             )
-    own = {
-        n: s["own_words_ua"]
-        for n, s in result["validation"].items()
-        if "own_words_ua" in s and n != result["leave_corpus_out"]
-    }
-    lines += [
-        f"\nWith {name}'s own words told apart (an auxiliary head, not in the bundle): UA {value:.3f}."
-        for name, value in own.items()
-    ]
     groups = result.get("by_group", {})
     for kind in ("sex", "language", "speaker"):
         values = ", ".join(f"{k} {v:.3f}" for k, v in groups.get(kind, {}).items() if v is not None)
@@ -232,7 +228,7 @@ def _figures(result: dict[str, Any]) -> list[str]:
     if held_out:
         lines.append(
             "\n"
-            + _calibration(held_out, "one half of the validation speakers, reported on the other")
+            + _calibration(held_out, "people other than those it is reported on")
         )
     return [*lines, *_conditions(result.get("conditions", {}))]
 

@@ -20,10 +20,9 @@ from hri_emo_ros.model.config import EncoderSpec, ModelConfig
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import train_tokenizer
 from hri_emo_ros.training.batches import TrainBatch
-from hri_emo_ros.training.config import TrainConfig
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
-from hri_emo_ros.training.unheard_heads import NO_FOLD
+from hri_emo_ros.training.recipe import Recipe
 from hri_emo_ros.types import SAMPLE_RATE
 
 _LARGE_AUDIO: dict[str, Any] = {
@@ -45,6 +44,14 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "type_vocab_size": 1, "layer_norm_eps": 1e-5,
     },
     "bert-base-uncased": {"model_type": "bert"},
+    "minilm": {
+        "model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
+        "intermediate_size": 1536,
+    },
+}  # fmt: skip
+_WHISPER_BASE = {
+    "hidden_size": 512, "conv_channels": 512, "num_attention_heads": 8, "query_size": 64,
+    "value_size": 64, "intermediate_size": 2048,
 }  # fmt: skip
 _KNOWN["FacebookAI/roberta-base"] = _KNOWN["roberta-base"]
 _WORDS = "that is not what i wanted to hear from you today at all"
@@ -85,8 +92,11 @@ def random_encoder(spec: EncoderSpec, modality: str) -> EncoderSpec:
     Raises:
         HriEmoError: the architecture of the name is not known here.
     """
-    if spec.kind != "transformers" or not spec.name:
+    if not spec.name or spec.kind == "features":
         return spec
+    if spec.kind == "compact":
+        config = {**_WHISPER_BASE, **(spec.config or {})}
+        return spec.model_copy(update={"name": "", "config": config})
     if spec.name not in _KNOWN:
         raise HriEmoError(
             f"'model.{modality}.name' is '{spec.name}', whose architecture is not known to "
@@ -96,30 +106,30 @@ def random_encoder(spec: EncoderSpec, modality: str) -> EncoderSpec:
 
 
 def dry_run(
-    config: TrainConfig, batch_size: int = 2, audio_seconds: float = 5.0, steps: int = 2
+    recipe: Recipe, batch_size: int = 2, audio_seconds: float = 5.0, steps: int = 2
 ) -> DryRun:
     """Build the network and take `steps` (at least two) whole training steps on made-up input."""
     tune_allocator()
-    model_config = config.model.model_copy(
+    model_config = recipe.model.model_copy(
         update={
-            part: random_encoder(getattr(config.model, part), part) for part in ("audio", "text")
+            part: random_encoder(getattr(recipe.model, part), part) for part in ("audio", "text")
         }
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = EmotionModel(model_config, seed=config.seed)
-    module = TrainingModule(model, config, words=0).to(device).train()
-    optimizer = make_optimizer(module, {"model.audio_encoder", "model.text_encoder"}, config.optim)
-    average = Average(module, config.optim.ema) if config.optim.ema else None
+    model = EmotionModel(model_config, seed=recipe.seed)
+    module = TrainingModule(model, recipe.loss).to(device).train()
+    optimizer = make_optimizer(module, {"model.audio_encoder", "model.text_encoder"}, recipe.optim)
+    average = Average(module, recipe.optim.ema) if recipe.optim.ema else None
     batch = _batch(model.config, batch_size, audio_seconds).to(device)
     seconds, loss = [], 0.0
     for step in range(max(2, steps)):
         start = time.perf_counter()
-        schedule(optimizer, step, 10, config.optim)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision != "no"
+        schedule(optimizer, step, 10, recipe.optim.warmup)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.mixed_precision != "no"
                             and device.type == "cuda"):  # fmt: skip
             total = module(batch).losses["total"]
         total.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), config.optim.clip_norm)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), recipe.optim.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if average is not None:
@@ -134,7 +144,7 @@ def dry_run(
         name = f"CPU, {torch.get_num_threads()} threads"
     parameters = list(model.parameters())
     return DryRun(
-        stage=config.stage,
+        stage=recipe.stage,
         head=model_config.head,
         batch_size=batch_size,
         audio_seconds=audio_seconds,
@@ -173,7 +183,4 @@ def _batch(config: ModelConfig, size: int, seconds: float) -> TrainBatch:
         voice_targets=targets,
         words_targets=targets,
         weights=torch.ones(size),
-        word_targets=torch.zeros(size, 0),
-        intensity=torch.full((size,), float("nan")),
-        folds=torch.full((size,), NO_FOLD),
     )

@@ -10,7 +10,7 @@ from typing import Any
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.finish import METRICS_FILE
 
-FIGURES = ("ua", "wa", "macro_f1", "weighted_f1", "ece", "loss", "own_words_ua")
+FIGURES = ("ua", "wa", "macro_f1", "weighted_f1", "ece", "loss")
 
 
 @dataclass(frozen=True)

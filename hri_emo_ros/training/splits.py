@@ -28,7 +28,6 @@ class SplitRule:
     method: Method = "folds"
     validation_fraction: float = 0.2
     """Share of the speakers, for ``grouped``."""
-    seed: int = 0
     shared_speakers: bool = False
     """The published sides share speakers (MELD, EmoryNLP), and that is accepted here: figures on
     this corpus then are not speaker-independent, and reports say so."""
@@ -63,7 +62,11 @@ def split_corpus(items: Sequence[Item], rule: SplitRule, fold: int | None = None
     if rule.method == "official":
         return _official(items, rule)
     if rule.method == "folds":
-        return Split(list(items), []) if fold is None else _by_fold(items, fold)
+        shared = sorted({item.corpus for item in items}) if rule.shared_speakers else []
+        if fold is None:
+            return Split(list(items), [], shared)
+        split = _by_fold(items, fold)
+        return Split(split.train, split.validation, shared)
     return _grouped(items, rule)
 
 
@@ -98,7 +101,7 @@ def _grouped(items: Sequence[Item], rule: SplitRule) -> Split:
             "set its 'split' to 'train' or 'validation'"
         )
     splitter = GroupShuffleSplit(
-        n_splits=1, test_size=rule.validation_fraction, random_state=rule.seed
+        n_splits=1, test_size=rule.validation_fraction, random_state=0
     )
     train, validation = next(splitter.split(np.zeros(len(items)), groups=speakers))
     return Split([items[i] for i in train], [items[i] for i in validation])

@@ -11,29 +11,31 @@ import yaml
 from rich.console import Console
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig, pick_stages
 from hri_emo_ros.training.finish import BUNDLE
+from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe, pick_stages
 
+KEPT = "kept"
+"""Folder of what is heard of clips, beside the runs that share it."""
 _REFERENCE = "stage:"
 _OF_THE_RUN = ("data.fold", "data.leave_corpus_out")
 """Settings that a stage's folder names where they matter to it (`run_folder`)."""
 
 
-def run_folder(config: TrainConfig, out: Path) -> Path:
+def run_folder(recipe: Recipe, out: Path) -> Path:
     """Where a stage's run lies: out/name[_foldK][_without_CORPUS][/stage].
 
     A stage whose corpora have no folds is the same for every fold, so its folder does not name one.
     """
-    name = config.name
-    data = config.data
+    name = recipe.name
+    data = recipe.data
     if data.fold is not None and any(c.split.method == "folds" for c in data.corpora):
         name += f"_fold{data.fold}"
     if data.leave_corpus_out in [corpus.name for corpus in data.corpora]:
         name += f"_without_{data.leave_corpus_out}"
-    return out / name / config.stage if config.stage else out / name
+    return out / name / recipe.stage if recipe.stage else out / name
 
 
-def resolve(config: TrainConfig, out: Path, stages: Sequence[TrainConfig] = ()) -> TrainConfig:
+def resolve(recipe: Recipe, out: Path, stages: Sequence[Recipe] = ()) -> Recipe:
     """Replace ``stage:NAME`` by that stage's bundle.
 
     Args:
@@ -59,15 +61,14 @@ def resolve(config: TrainConfig, out: Path, stages: Sequence[TrainConfig] = ()) 
             )
         return str(bundle)
 
-    pretrained = config.pretrained.model_copy(
-        update={k: replaced(getattr(config.pretrained, k)) for k in ("bundle", "audio", "text")}
+    pretrained = recipe.pretrained.model_copy(
+        update={k: replaced(getattr(recipe.pretrained, k)) for k in ("audio", "text")}
     )
-    distill = config.distill.model_copy(update={"teacher": replaced(config.distill.teacher)})
-    return config.model_copy(update={"pretrained": pretrained, "distill": distill})
+    return recipe.model_copy(update={"pretrained": pretrained})
 
 
 def train(
-    configs: Sequence[TrainConfig],
+    recipes: Sequence[Recipe],
     root: Path,
     out: Path,
     resume: bool = False,
@@ -77,7 +78,7 @@ def train(
     """Train every stage in order.
 
     Args:
-        configs: from `load_config`.
+        recipes: from `load_recipes`.
         root: data root.
         out: folder of runs.
         resume: go on where a run was interrupted: finished stages are left alone, the one with a
@@ -92,32 +93,32 @@ def train(
     Raises:
         HriEmoError: see `resolve`, `Trainer` and ``data.leave_corpus_out``.
     """
-    from hri_emo_ros.training.trainer import CHECKPOINT, Trainer
+    from hri_emo_ros.training.loop import CHECKPOINT, Trainer  # loads torch and more
 
     results = []
-    _check_left_out(configs)
-    for config in pick_stages(configs, stage):
-        folder = run_folder(config, out)
-        if resume and len(configs) > 1 and (folder / BUNDLE).is_dir():
+    _check_left_out(recipes)
+    for recipe in pick_stages(recipes, stage):
+        folder = run_folder(recipe, out)
+        if resume and len(recipes) > 1 and (folder / BUNDLE).is_dir():
             if console is not None:
-                console.print(_left_alone(config, folder), highlight=False, soft_wrap=True)
+                console.print(_left_alone(recipe, folder), highlight=False, soft_wrap=True)
             continue
-        if console is not None and config.stage:
-            console.rule(f"stage {config.stage}", align="left")
-        trainer = Trainer(_prepared(config, out, configs), root, folder, console)
-        again = resume and ((folder / CHECKPOINT).is_dir() or len(configs) == 1)
+        if console is not None and recipe.stage:
+            console.rule(f"stage {recipe.stage}", align="left")
+        trainer = Trainer(_prepared(recipe, out, recipes), root, folder, console, out / KEPT)
+        again = resume and ((folder / CHECKPOINT).is_dir() or len(recipes) == 1)
         results.append(trainer.run(resume=again))
     return results
 
 
-def _left_alone(config: TrainConfig, folder: Path) -> str:
+def _left_alone(recipe: Recipe, folder: Path) -> str:
     """What to say of a finished stage: which settings it was trained with that differ from today's."""
-    said = f"stage {config.stage}: finished in '{folder}', left alone"
-    file = folder / CONFIG_FILE
+    said = f"stage {recipe.stage}: finished in '{folder}', left alone"
+    file = folder / RECIPE_FILE
     if not file.is_file():
         return said
     then = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
-    now = _flat(json.loads(config.model_dump_json()))
+    now = _flat(json.loads(recipe.model_dump_json()))
     changed = [
         f"{key} {then.get(key)} (now {now.get(key)})"
         for key in sorted(then.keys() | now.keys())
@@ -140,19 +141,19 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     return {k: v for name, inner in pairs for k, v in _flat(inner, name).items()}
 
 
-def _prepared(config: TrainConfig, out: Path, configs: Sequence[TrainConfig]) -> TrainConfig:
-    config = resolve(config, out, configs)
-    if config.data.leave_corpus_out in [corpus.name for corpus in config.data.corpora]:
-        return config
-    return config.model_copy(
-        update={"data": config.data.model_copy(update={"leave_corpus_out": None})}
+def _prepared(recipe: Recipe, out: Path, recipes: Sequence[Recipe]) -> Recipe:
+    recipe = resolve(recipe, out, recipes)
+    if recipe.data.leave_corpus_out in [corpus.name for corpus in recipe.data.corpora]:
+        return recipe
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"leave_corpus_out": None})}
     )
 
 
-def _check_left_out(configs: Sequence[TrainConfig]) -> None:
-    known = {corpus.name for config in configs for corpus in config.data.corpora}
-    for config in configs:
-        name = config.data.leave_corpus_out
+def _check_left_out(recipes: Sequence[Recipe]) -> None:
+    known = {corpus.name for recipe in recipes for corpus in recipe.data.corpora}
+    for recipe in recipes:
+        name = recipe.data.leave_corpus_out
         if name is not None and name not in known:
             raise HriEmoError(
                 f"'data.leave_corpus_out' is '{name}', must be one of: {', '.join(sorted(known))}"

