@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.baseline import voice_statistics
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
 from hri_emo_ros.model.calibration import probabilities
@@ -35,9 +37,12 @@ from hri_emo_ros.types import (
     SignalQuality,
     Transcript,
 )
+from hri_emo_ros.voices.baseline import Baseline, BaselineConfig, Heard, combine
 
 SILENT_DBFS = -65.0
 """Audio below this level holds no usable voice: 16-bit quantisation noise begins at about -98."""
+FULL_WEIGHT_SECONDS = 1.0
+"""Speech from which on an utterance counts fully in how its voice usually sounds."""
 LEAST_SPEECH_FRACTION = 0.05
 """Share of VAD speech frames below which audio counts as without speech."""
 
@@ -51,6 +56,12 @@ class EngineInput:
     transcript: Transcript | None = None
     quality: SignalQuality | None = None
     """None: measured here."""
+    voice: Heard | None = None
+    """What was heard of this voice before; None: nothing, or nobody knows whose it is."""
+    room: Heard | None = None
+    """What was heard of the stream's other voices; None: nothing."""
+    context: tuple[str, ...] = ()
+    """What was said before in the conversation, latest turn first."""
 
 
 class EmotionEngine:
@@ -84,6 +95,12 @@ class EmotionEngine:
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, self.device)
         self.bundle = loaded
         self.model = loaded.model.eval().to(self.device)
+        self.population: FloatArray = (
+            np.zeros(0, np.float32)
+            if self.model.config.baseline is None
+            else self.model.baseline.population.cpu().numpy()
+        )
+        """[D]: statistics of an average voice; empty for a bundle without baselines."""
         self._lock = threading.Lock()
         self.configure(parameters or {})
 
@@ -112,6 +129,11 @@ class EmotionEngine:
     def model_id(self) -> str:
         return self.bundle.model_id or self.bundle.name
 
+    @property
+    def baseline_config(self) -> BaselineConfig | None:
+        """How the bundle weighs what is known of a voice; None if it judges each as a stranger's."""
+        return self.model.config.baseline
+
     def warm_up(self, passes: int = 2) -> None:
         """Run `passes` estimates on a second of noise and a few words, so that the first real one does
         not pay for lazy initialisation."""
@@ -126,6 +148,9 @@ class EmotionEngine:
         transcript: Transcript | None = None,
         quality: SignalQuality | None = None,
         explain: bool = False,
+        voice: Heard | None = None,
+        room: Heard | None = None,
+        context: tuple[str, ...] = (),
     ) -> EmotionEstimate:
         """Estimate one utterance.
 
@@ -135,12 +160,16 @@ class EmotionEngine:
             quality: of the samples; measured here (Silero VAD and `audio.quality`) when None.
             explain: fill `EmotionEstimate.explanation`; costs a batch of nine through the text
                 encoder and the head and one backward pass per emotion, none through the audio encoder.
+            voice, room: what was heard of this voice and of the stream's other voices before (the
+                `EmotionEstimate.voice_statistics` of their utterances); None for nothing.
+            context: what was said before in the conversation, latest turn first.
 
         Raises:
             HriEmoError: the samples are not finite float mono.
         """
         with self._lock:
-            return self._estimate([EngineInput(samples, transcript, quality)], explain)[0]
+            item = EngineInput(samples, transcript, quality, voice, room, context)
+            return self._estimate([item], explain)[0]
 
     def estimate_batch(self, inputs: Sequence[EngineInput]) -> list[EmotionEstimate]:
         """Estimate several utterances in one padded batch; the results are those of `estimate`.
@@ -159,7 +188,8 @@ class EmotionEngine:
         latency: dict[str, float] = {}
         with torch.no_grad() if explain else torch.inference_mode():
             with self._timed(latency, "audio_encoder"):
-                audio, audio_mask = self.model.encode_audio(batch)
+                raw, audio_mask = self.model.encode_voice(batch)
+                audio = self.model.relate(raw, audio_mask, batch)
             with self._timed(latency, "text_encoder"):
                 text, text_mask = self.model.encode_text(batch)
             encoded = EncodedBatch(audio, audio_mask, text, text_mask)
@@ -177,6 +207,7 @@ class EmotionEngine:
                 else:
                     output = self.model.fuse(encoded, batch)
             estimates = self._read(output, inputs, latency)
+            estimates = self._heard(estimates, raw, audio_mask)
         if explanation is not None:
             estimates = [replace(estimates[0], explanation=explanation)]
         return estimates
@@ -187,6 +218,33 @@ class EmotionEngine:
         batch = collate(items, self.model.config, self.bundle.tokenizer).to(self.device)
         with self._lock, torch.inference_mode():
             return self.model(batch).logits.float().cpu().numpy()
+
+    def _heard(
+        self, estimates: list[EmotionEstimate], raw: Tensor, mask: Tensor
+    ) -> list[EmotionEstimate]:
+        """The estimates with what their voices' memory should learn."""
+        if self.baseline_config is None or not bool(mask.any()):
+            return estimates
+        statistics = voice_statistics(raw, mask).float().cpu().numpy()
+        present = mask.any(1).cpu().numpy()
+        return [
+            replace(
+                estimate,
+                voice_statistics=statistics[row],
+                baseline_weight=self._baseline_weight(estimate),
+            )
+            if present[row]
+            else estimate
+            for row, estimate in enumerate(estimates)
+        ]
+
+    def _baseline_weight(self, estimate: EmotionEstimate) -> float:
+        """How much an utterance should count in how its voice usually sounds, [0, 1]: little where it is
+        short."""
+        quality = estimate.quality
+        if quality is None or quality.snr_db < self._min_snr:
+            return 0.0
+        return float(min(1.0, quality.speech_fraction * estimate.duration / FULL_WEIGHT_SECONDS))
 
     def _tokens(self, item: ModelItem) -> EncodedText | None:
         tokenizer = self.bundle.tokenizer
@@ -208,7 +266,15 @@ class EmotionEngine:
             snr_db=quality.snr_db if quality else float("nan"),
             asr_confidence=transcript.confidence if transcript else 1.0,
             speech_seconds=seconds,
+            baseline=self._baseline(item) if heard else None,
+            context=item.context,
         )
+
+    def _baseline(self, item: EngineInput) -> Baseline | None:
+        config = self.baseline_config
+        if config is None:
+            return None
+        return combine(config, self.population, item.voice, item.room)
 
     def _read(
         self, output: ModelOutput, inputs: list[EngineInput], latency: dict[str, float]

@@ -149,6 +149,11 @@ class EmotionEstimate:
     latency: dict[str, float] = field(default_factory=dict)
     """Seconds spent by stage: audio_encoder, text_encoder, fusion (the callers add asr, wait, ...)."""
     explanation: Explanation | None = None
+    voice_statistics: FloatArray | None = None
+    """[D], what the memory of the voice should learn (see `voices.baseline`); None without a voice and for
+    models that judge every voice as a stranger's."""
+    baseline_weight: float = 0.0
+    """[0, 1]: how much it should count there."""
 
     @property
     def dominant(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.tokenizer import TextTokenizer
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+from hri_emo_ros.voices.baseline import Baseline
 
 MIN_AUDIO_SAMPLES = 400
 """Shorter audio counts as absent: the receptive field of one wav2vec 2.0 frame, 25 ms."""
@@ -35,6 +36,10 @@ class ModelItem:
     """[frames, width] or [width] in place of samples, for a ``features`` encoder."""
     text_features: FloatArray | None = None
     """[words, width] or [width] in place of text, for a ``features`` encoder."""
+    baseline: Baseline | None = None
+    """How the voice usually sounds; None when nothing was heard yet, and for networks without baseline."""
+    context: tuple[str, ...] = ()
+    """What was said before in the conversation, latest turn first."""
 
 
 @dataclass
@@ -46,9 +51,12 @@ class ModelBatch:
     audio_lengths: Tensor
     """[B] int64: real samples (or feature frames) of each row; 0 where absent."""
     input_ids: Tensor
-    """[B, N] int64 token ids, or features [B, words, width] float32."""
+    """[B, N] int64 token ids of the utterance and, behind it, of the context; or features [B, words, width]
+    float32."""
     text_mask: Tensor
-    """[B, N] bool, true on real tokens."""
+    """[B, N] bool, true on the utterance's tokens."""
+    context_mask: Tensor
+    """[B, N] bool, true on the tokens of earlier turns."""
     audio_present: Tensor
     """[B] bool."""
     text_present: Tensor
@@ -61,6 +69,10 @@ class ModelBatch:
     """[B] float32."""
     word_count: Tensor
     """[B] float32."""
+    baseline: Tensor
+    """[B, 2 H] float32, rows of NaN where nothing was heard ([B, 1] if nowhere)."""
+    heard: Tensor
+    """[B, 2] float32: on how many utterances of the voice and of its room the baseline rests."""
 
     def __len__(self) -> int:
         return int(self.audio_present.shape[0])
@@ -82,11 +94,13 @@ class ModelBatch:
                 audio_lengths=torch.zeros_like(self.audio_lengths),
                 snr_db=torch.full_like(self.snr_db, float("nan")),
                 speech_seconds=torch.zeros_like(self.speech_seconds),
+                heard=torch.zeros_like(self.heard),
             )
         return replace(
             self,
             text_present=torch.zeros_like(self.text_present),
             text_mask=torch.zeros_like(self.text_mask),
+            context_mask=torch.zeros_like(self.context_mask),
             word_count=torch.zeros_like(self.word_count),
         )
 
@@ -103,18 +117,22 @@ def collate(
     limit = int(config.max_audio_seconds * SAMPLE_RATE)
     audio_rows: list[np.ndarray] = []
     text_rows: list[np.ndarray] = []
+    read_rows: list[np.ndarray] = []  # text and context
     for item in items:
         audio_rows.append(_audio_row(item, config, limit))
-        text_rows.append(_text_row(item, config, tokenizer))
+        text = _text_row(item, config, tokenizer)
+        text_rows.append(text)
+        context = _context(len(text), item, config, tokenizer)
+        read_rows.append(np.concatenate([text, context]) if context else text)
     audio_lengths = torch.tensor([len(row) for row in audio_rows])
     text_lengths = torch.tensor([len(row) for row in text_rows])
-    input_ids = _pad(text_rows)
+    read_lengths = torch.tensor([len(row) for row in read_rows])
+    input_ids = _pad(read_rows)
+    positions = torch.arange(input_ids.shape[1])[None]
     if input_ids.ndim == 2:
         input_ids = input_ids.long()
         if tokenizer is not None:
-            input_ids[torch.arange(input_ids.shape[1])[None] >= text_lengths[:, None]] = (
-                tokenizer.pad_id
-            )
+            input_ids[positions >= read_lengths[:, None]] = tokenizer.pad_id
     seconds = [
         0.0
         if len(row) == 0
@@ -131,7 +149,8 @@ def collate(
         waveform=_pad(audio_rows),
         audio_lengths=audio_lengths,
         input_ids=input_ids,
-        text_mask=torch.arange(input_ids.shape[1])[None] < text_lengths[:, None],
+        text_mask=positions < text_lengths[:, None],
+        context_mask=(positions >= text_lengths[:, None]) & (positions < read_lengths[:, None]),
         audio_present=audio_lengths > 0,
         text_present=text_lengths > 0,
         snr_db=torch.tensor([float(item.snr_db) for item in items], dtype=torch.float32),
@@ -140,7 +159,20 @@ def collate(
         ),
         speech_seconds=torch.tensor(seconds, dtype=torch.float32),
         word_count=torch.tensor(words, dtype=torch.float32),
+        **_baselines(items),
     )
+
+
+def _baselines(items: Sequence[ModelItem]) -> dict[str, Tensor]:
+    """`ModelBatch.baseline` and `ModelBatch.heard`."""
+    size = max((len(item.baseline.mean) for item in items if item.baseline), default=1)
+    means = np.full((len(items), size), np.nan, np.float32)
+    heard = np.zeros((len(items), 2), np.float32)
+    for row, item in enumerate(items):
+        if item.baseline is not None:
+            means[row] = item.baseline.mean
+            heard[row] = item.baseline.voice_count, item.baseline.room_count
+    return {"baseline": torch.from_numpy(means), "heard": torch.from_numpy(heard)}
 
 
 def _audio_row(item: ModelItem, config: ModelConfig, limit: int) -> np.ndarray:
@@ -157,6 +189,21 @@ def _text_row(item: ModelItem, config: ModelConfig, tokenizer: TextTokenizer | N
     if not config.uses_text or tokenizer is None or not item.text or not item.text.strip():
         return np.zeros(0, np.int64)
     return np.asarray(tokenizer.encode(item.text, config.max_text_tokens).ids, dtype=np.int64)
+
+
+def _context(
+    used: int, item: ModelItem, config: ModelConfig, tokenizer: TextTokenizer | None
+) -> list[int]:
+    """Token ids of the earlier turns that fit behind the `used` tokens of the utterance."""
+    context, ids = config.context, list[int]()
+    if context is None or tokenizer is None or used == 0:
+        return ids
+    for turn in item.context[: context.turns]:
+        more = tokenizer.encode_turn(turn, context.turn_tokens)
+        if used + len(ids) + len(more) > context.max_tokens:
+            break
+        ids += more
+    return ids
 
 
 def _feature_row(features: FloatArray | None, width: int) -> np.ndarray:

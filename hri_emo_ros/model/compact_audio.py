@@ -19,6 +19,7 @@ by construction rather than by training:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,10 @@ class CompactAudioConfig(PreTrainedConfig):
         num_attention_heads: of each layer.
         query_size, value_size: of each head.
         intermediate_size: units of each feed-forward block.
+        state_layers: layers (1 is the first) whose states, side by side, are the output; empty gives the
+            normalised states of the last.
+        pool_first: average neighbouring states before the layers instead of behind them: half the work,
+            for layers that have learnt it.
     """
 
     model_type = "hri_emo_compact_audio"
@@ -73,6 +78,8 @@ class CompactAudioConfig(PreTrainedConfig):
         query_size: int = 32,
         value_size: int = 32,
         intermediate_size: int = 512,
+        state_layers: Sequence[int] = (),
+        pool_first: bool = True,
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate
@@ -83,6 +90,7 @@ class CompactAudioConfig(PreTrainedConfig):
         self.conv_channels, self.num_attention_heads = conv_channels, num_attention_heads
         self.query_size, self.value_size = query_size, value_size
         self.intermediate_size = intermediate_size
+        self.state_layers, self.pool_first = list(state_layers), pool_first
         super().__init__(**kwargs)
 
 
@@ -149,8 +157,14 @@ class CompactAudioEncoder(PreTrainedModel):
         self.conv1 = nn.Conv1d(c.num_mel_bins, c.conv_channels, 3, padding=1)
         self.conv2 = nn.Conv1d(c.conv_channels, c.hidden_size, 3, stride=2, padding=1)
         self.layers = nn.ModuleList(EncoderLayer(c) for _ in range(c.num_hidden_layers))
-        self.norm_out = nn.LayerNorm(c.hidden_size)
+        if not c.state_layers:
+            self.norm_out = nn.LayerNorm(c.hidden_size)
         self.post_init()
+
+    @property
+    def state_size(self) -> int:
+        """Width of the output."""
+        return self.config.hidden_size * max(1, len(self.config.state_layers))
 
     @property
     def frame_rate(self) -> float:
@@ -223,13 +237,19 @@ class CompactAudioEncoder(PreTrainedModel):
 
     def encode(self, log_mel: Tensor, mask: Tensor) -> CompactAudioOutput:
         """Hidden states of a normalised (and perhaps augmented) log-mel [B, T', M]."""
-        x, mask = self.pool(*self.convolve(log_mel, mask))
+        x, mask = self.convolve(log_mel, mask)
+        if self.config.pool_first:
+            x, mask = self.pool(x, mask)
         seen = mask | ~mask.any(1, keepdim=True)  # attention over nothing is undefined
         states = [x]
         for layer in self.layers:
             x = layer(x, seen)
             states.append(x)
-        x = self.norm_out(x) * mask[..., None]
+        chosen = self.config.state_layers
+        x = torch.cat([states[n] for n in chosen], dim=-1) if chosen else self.norm_out(x)
+        if not self.config.pool_first:
+            x, mask = self.pool(x, mask)
+        x = x * mask[..., None]
         return CompactAudioOutput(last_hidden_state=x, hidden_states=tuple(states), frame_mask=mask)
 
     def convolve(self, log_mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

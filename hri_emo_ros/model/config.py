@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hri_emo_ros.types import LABELS
+from hri_emo_ros.voices.baseline import BaselineConfig
 
 Head = Literal["hri_emo", "late_fusion", "audio_only", "text_only"]
 Objective = Literal["single_label", "multi_label"]
@@ -58,6 +59,19 @@ class EncoderSpec(BaseModel):
         return -1 if self.kind == "compact" else 0
 
 
+class ContextConfig(BaseModel):
+    """What the text encoder reads of the conversation before the utterance: behind it, latest turn first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    turns: int = Field(3, ge=1)
+    """Earlier turns, at most."""
+    turn_tokens: int = Field(40, ge=4)
+    """Of each its beginning of so many tokens."""
+    max_tokens: int = Field(128, ge=16)
+    """Of utterance and context together; a turn that does not fit, and all before it, are left out."""
+
+
 class ModelConfig(BaseModel):
     """One network: a head over at most two encoders."""
 
@@ -92,6 +106,12 @@ class ModelConfig(BaseModel):
     max_audio_seconds: float = Field(15.0, gt=0.0)
     """The encoders see at most this much audio, the end of it."""
     max_text_tokens: int = Field(96, ge=4)
+    baseline: BaselineConfig | None = None
+    """Judge a voice against how it usually sounds (see `model.baseline`); None takes its states as they are."""
+    voice_members: int = Field(1, ge=1)
+    """Networks in the voice's own answer, whose log-probabilities are averaged; only with ``baseline``."""
+    context: ContextConfig | None = None
+    """Let the text encoder read earlier turns; None shows it the utterance alone."""
 
     @field_validator("labels")
     @classmethod

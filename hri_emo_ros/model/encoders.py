@@ -43,7 +43,7 @@ class AudioEncoder(nn.Module):
                 spec = _with_defaults(spec, {"model_type": "hri_emo_compact_audio"})
         self.spec = spec
         self.model = _make_model(spec, "audio")
-        self.hidden_size = int(self.model.config.hidden_size)
+        self.hidden_size = int(getattr(self.model, "state_size", self.model.config.hidden_size))
         self.normalize = _normalizes(spec)
         _silence_training_extras(self.model)
         _make_group_norm_exact(self.model)
@@ -94,7 +94,7 @@ class AudioEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids [B, N] and mask [B, N] -> states [B, N, hidden], mask."""
+    """Token ids [B, N], mask [B, N] and the mask of the context behind -> states [B, N, hidden], mask."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -123,11 +123,18 @@ class TextEncoder(nn.Module):
             self.model.eval()
         return self
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input_ids: Tensor, mask: Tensor, context_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        context, read = {}, mask
+        if context_mask is not None and bool(context_mask.any()):
+            context = {"token_type_ids": context_mask.long()}  # BERT's second segment
+            read = mask | context_mask
         output = self.model(
             input_ids=input_ids,
-            attention_mask=mask.long(),
+            attention_mask=read.long(),
             output_hidden_states=self.mix is not None,
+            **context,
         )
         states = output.last_hidden_state
         if self.mix is not None:
@@ -150,7 +157,10 @@ class FeatureEncoder(nn.Module):
         self.project = nn.Linear(spec.width, hidden_size)
         self.frozen = False
 
-    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, mask: Tensor, context_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`context_mask` is for text encoders; features hold no context."""
         states = self.project(self.norm(features))
         states = states + sinusoidal_positions(states.shape[1], self.hidden_size, states)
         return states * mask.unsqueeze(-1), mask

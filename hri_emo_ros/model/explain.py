@@ -49,7 +49,7 @@ def explain_utterance(
     """The network's answer for one utterance and what it rests on.
 
     Args:
-        audio, audio_mask: what `EmotionModel.encode_audio` gave for `batch`, outside inference mode.
+        audio, audio_mask: what `EmotionModel.relate` gave for `batch`, outside inference mode.
         batch: one utterance.
         text: the tokens of the words in the batch; None when there are none.
         transcript: gives the words' times where it has them.
@@ -156,7 +156,9 @@ def _interpolated_embeddings(
 
     def replace_output(_: nn.Module, __: object, embedded: Tensor) -> Tensor:
         embedded = embedded.detach()
-        path["difference"] = embedded[0] - embedded[0].mean(0)
+        # What was said before stays as it is: it is not what is asked about.
+        own = batch.text_mask[0, : embedded.shape[1], None]
+        path["difference"] = (embedded[0] - embedded[0][own[:, 0]].mean(0)) * own
         path["x"] = (embedded - (1 - share) * path["difference"]).requires_grad_()
         return path["x"]
 

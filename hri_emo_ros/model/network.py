@@ -8,21 +8,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hri_emo_ros.model.baseline import RelativeStates
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch
 from hri_emo_ros.model.config import EncoderSpec, ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder, FeatureEncoder, TextEncoder
 from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence
 from hri_emo_ros.model.late_fusion import LateFusion
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
-from hri_emo_ros.model.unimodal import AudioHead, TextHead, unimodal_output
+from hri_emo_ros.model.unimodal import AudioHead, TextHead, VoiceHead, unimodal_output
 from hri_emo_ros.model.weights import modality_weights
 
 
 class EmotionModel(nn.Module):
     """A network as its `ModelConfig` describes it.
 
-    `forward` is `encode_audio`, `encode_text` and `fuse` in a row; they are public so that a caller
-    can time them or keep the encoders' states.
+    `forward` is `encode_voice`, `relate`, `encode_text` and `fuse` in a row; they are public so that a
+    caller can time them or keep the encoders' states.
 
     Args:
         config: see `ModelConfig`.
@@ -55,8 +56,14 @@ class EmotionModel(nn.Module):
                 limit = min(config.max_text_tokens, self.text_encoder.max_tokens)
                 config = config.model_copy(update={"max_text_tokens": limit})
         self.config = config
+        if config.uses_audio and config.baseline is not None:
+            self.baseline = RelativeStates(audio_size)
         if config.head in ("hri_emo", "audio_only"):
-            self.audio_head = AudioHead(audio_size, config)
+            self.audio_head: AudioHead | VoiceHead = (
+                AudioHead(audio_size, config)
+                if config.baseline is None
+                else VoiceHead(2 * audio_size, config)
+            )
         if config.head in ("hri_emo", "text_only"):
             self.text_head = TextHead(text_size, config)
         if config.head == "hri_emo":
@@ -95,7 +102,19 @@ class EmotionModel(nn.Module):
         return self.fuse(encoded, batch, need_alignment)
 
     def encode_audio(self, batch: ModelBatch) -> tuple[Tensor, Tensor]:
-        """States [B, F, D] and mask [B, F] of the voice; absent rows are not computed."""
+        """`encode_voice` and `relate` in a row."""
+        audio, mask = self.encode_voice(batch)
+        return self.relate(audio, mask, batch), mask
+
+    def relate(self, audio: Tensor, audio_mask: Tensor, batch: ModelBatch) -> Tensor:
+        """What the head reads of the encoder's states [B, F, D]: how they differ from the voice's baseline,
+        or, in a network without baselines, themselves."""
+        if self.config.baseline is None or not bool(audio_mask.any()):
+            return audio
+        return self.baseline(audio, audio_mask, batch.baseline)
+
+    def encode_voice(self, batch: ModelBatch) -> tuple[Tensor, Tensor]:
+        """States [B, F, D] and mask [B, F] as the encoder gives them; absent rows are not computed."""
         if not self.config.uses_audio:
             return self._nothing(batch)
         lengths = batch.audio_lengths * batch.audio_present
@@ -117,10 +136,13 @@ class EmotionModel(nn.Module):
         present = mask.any(1)
         if not bool(present.any()):
             return self._nothing(batch, self.text_encoder.hidden_size)
-        mask = mask[present]
-        longest = int(mask.sum(1).max())
-        states, mask = self.text_encoder(batch.input_ids[present, :longest], mask[:, :longest])
-        return _spread(states, mask, present)
+        mask, context = mask[present], batch.context_mask[present]
+        longest = int((mask | context).sum(1).max())
+        states, _ = self.text_encoder(
+            batch.input_ids[present, :longest], mask[:, :longest], context[:, :longest]
+        )
+        own = int(mask.sum(1).max())  # what was said before has told the encoder what it had to
+        return _spread(states[:, :own], mask[:, :own], present)
 
     def fuse(
         self,
@@ -137,7 +159,7 @@ class EmotionModel(nn.Module):
                 head.
         """
         if self.config.head == "audio_only":
-            logits = self.audio_head(encoded.audio, encoded.audio_mask)
+            logits = self.hear(encoded, batch)
             return unimodal_output(logits, encoded, audio=True)
         if self.config.head == "text_only":
             logits = self.text_head(encoded.text, encoded.text_mask)
@@ -145,8 +167,15 @@ class EmotionModel(nn.Module):
         if self.config.head == "late_fusion":
             return self._late_fusion(encoded)
         if audio_logits is None:
-            audio_logits = self.audio_head(encoded.audio, encoded.audio_mask)
+            audio_logits = self.hear(encoded, batch)
         return self._hri_emo(encoded, batch, need_alignment, audio_logits)
+
+    def hear(self, encoded: EncodedBatch, batch: ModelBatch) -> Tensor:
+        """The voice's own answer: logits [B, L], zeros where it is absent."""
+        if isinstance(self.audio_head, AudioHead):
+            return self.audio_head(encoded.audio, encoded.audio_mask)
+        statistics = self.baseline.statistics(encoded.audio, encoded.audio_mask, batch.baseline)
+        return self.audio_head(statistics, batch.heard, encoded.audio_mask.any(1))
 
     def _hri_emo(
         self,

@@ -9,6 +9,11 @@ from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.layers import AttentiveStatistics, masked_mean
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 
+INPUT_DROPOUT = 0.2
+"""Of the statistics that go into a `VoiceHead`."""
+_KNOWN_UNIT = 3.5
+"""log(1 + 32): a count's logarithm is about 1 where everything is known."""
+
 
 class AudioHead(nn.Module):
     """Attentive statistics over the real frames, then an MLP."""
@@ -21,6 +26,45 @@ class AudioHead(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """[B, F, D], [B, F] -> logits [B, L]; zeros where there is no frame."""
         return _classify(self.classifier, self.pool(states, mask), mask.any(1))
+
+
+class VoiceHead(nn.Module):
+    """Networks of one hidden layer over what an utterance's statistics are relative to the voice's baseline,
+    told on how much that baseline rests; the mean of their log-probabilities.
+
+    Each scales its answer by what is known: what a stranger's first words say is less sure.
+    """
+
+    def __init__(self, size: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(_Relative(size, config) for _ in range(config.voice_members))
+
+    def forward(self, statistics: Tensor, heard: Tensor, present: Tensor) -> Tensor:
+        """Relative statistics [B, size], counts [B, 2] of the voice's and the room's utterances, presence
+        [B] -> logits [B, L]; zeros where the voice is absent."""
+        answers = torch.stack([member(statistics, heard) for member in self.members])
+        if len(self.members) > 1:
+            answers = torch.log_softmax(answers, dim=-1)
+        return answers.mean(0) * present.unsqueeze(-1)
+
+
+class _Relative(nn.Module):
+    def __init__(self, size: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_dropout = nn.Dropout(INPUT_DROPOUT)
+        self.hidden = nn.Linear(size, config.head_hidden)
+        self.known = nn.Linear(2, config.head_hidden, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.answer = nn.Linear(config.head_hidden, len(config.labels))
+        self.sure = nn.Linear(2, 1)
+        for module in (self.known, self.sure):  # what is known begins as no difference
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, statistics: Tensor, heard: Tensor) -> Tensor:
+        known = torch.log1p(heard) / _KNOWN_UNIT
+        x = self.hidden(self.input_dropout(statistics)) + self.known(known)
+        return self.answer(self.dropout(nn.functional.gelu(x))) * torch.exp(self.sure(known))
 
 
 class TextHead(nn.Module):

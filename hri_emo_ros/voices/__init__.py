@@ -1,0 +1,1 @@
+"""Who speaks, and how that voice usually sounds. Neither ROS nor torch below here."""
