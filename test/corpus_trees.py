@@ -51,7 +51,7 @@ def banglaser(root: Path) -> None:
     """With the folds in a manifest.csv beside the clips, as a prepared copy has them."""
     rows = [("path", "emotion", "speaker", "fold")]
     for speaker, fold in (("01", "1"), ("12", "2")):
-        for number, emotion in enumerate("happy sad angry surprised neutral".split(), 1):
+        for number, emotion in enumerate(["happy", "sad", "angry", "surprised", "neutral"], 1):
             name = f"03-01-{number:02d}-01-01-01-{speaker}.wav"
             tone(root / name, 200.0)
             rows.append((name, emotion, f"banglaser_{speaker}", fold))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from corpus_trees import TREES, tone
 
-from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.data.corpora.ravdess import FOLD_OF_ACTOR
 from hri_emo_ros.data.corpus import Corpus, CorpusData, available, clean_text, make_corpus
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import LABELS
 
 

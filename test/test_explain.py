@@ -15,7 +15,7 @@ from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.deletion import deletion_check
 from hri_emo_ros.model.explain import deletion_masks, without_moments, without_words
-from hri_emo_ros.training.losses import LossConfig, compute_losses
+from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.types import SignalQuality, Transcript, Word
 
 GOOD = SignalQuality(20.0, -25.0, 0.0, 1.0)

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
 from hri_emo_ros.model.batch import ModelItem, collate
-from hri_emo_ros.training.losses import LossConfig, compute_losses, gate_loss
+from hri_emo_ros.model.losses import LossConfig, compute_losses, gate_loss
 from hri_emo_ros.model.output import ModelOutput
 from hri_emo_ros.model.weights import modality_weights
 

@@ -179,7 +179,8 @@ class BatchMaker:
         self, batch: TrainBatch, items: Sequence[ModelItem], states: Sequence[HalfArray | None]
     ) -> None:
         lengths = torch.tensor([0 if s is None else len(s) for s in states])
-        width = max((s.shape[1] for s in states if s is not None), default=1)
+        assert self.sources.states is not None
+        width = self.sources.states.encoder.hidden_size
         padded = np.zeros((len(states), max(1, int(lengths.max())), width), np.float32)
         for row, each in enumerate(states):
             if each is not None:

@@ -226,10 +226,7 @@ def _figures(result: dict[str, Any]) -> list[str]:
             lines.append(f"\nUA by {kind}: {values}.")
     held_out = result.get("calibration", {}).get("held_out")
     if held_out:
-        lines.append(
-            "\n"
-            + _calibration(held_out, "people other than those it is reported on")
-        )
+        lines.append("\n" + _calibration(held_out, "people other than those it is reported on"))
     return [*lines, *_conditions(result.get("conditions", {}))]
 
 

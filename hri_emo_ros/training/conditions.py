@@ -106,7 +106,9 @@ def _rank_correlation(runs: dict[str, Predictions], calibration: Calibration) ->
             weights.append(p.audio_weight)
             losses.append(drop[:, 0])
     return {
-        "clean": metrics.rank_correlation(weights[0], losses[0]) if len(weights[0]) > 2 else math.nan,
+        "clean": metrics.rank_correlation(weights[0], losses[0])
+        if len(weights[0]) > 2
+        else math.nan,
         "over_snr": metrics.rank_correlation(np.concatenate(weights), np.concatenate(losses)),
     }
 

@@ -24,7 +24,6 @@ from rich.progress import (
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank
-from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, WaveformAugment
@@ -128,9 +127,7 @@ def _strangers(items: Sequence[Item]) -> list[Item]:
     return voices_and_words(items)[1] or [item for item in items if item.text]
 
 
-def _noises(
-    recipe: Recipe, root: Path, voices: Sequence[Item], fusion: bool
-) -> NoiseBank | None:
+def _noises(recipe: Recipe, root: Path, voices: Sequence[Item], fusion: bool) -> NoiseBank | None:
     """Noise for training, and for the conditions in which fusion is reported; babble is made of training
     voices alone."""
     section = recipe.augment.noise

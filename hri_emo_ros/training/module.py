@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.training.batches import TrainBatch
-from hri_emo_ros.training.losses import LossConfig, compute_losses
 
 
 @dataclass
@@ -60,8 +60,9 @@ class TrainingModule(nn.Module):
         """Score one batch."""
         model = self.model
         if batch.states is None or batch.states_mask is None:
-            audio, audio_mask = model.encode_audio(batch.model)
+            audio, audio_mask = model.encode_voice(batch.model)
         else:
             audio, audio_mask = batch.states, batch.states_mask
+        audio = model.relate(audio, audio_mask, batch.model)
         text, text_mask = model.encode_text(batch.model)
         return model.fuse(EncodedBatch(audio, audio_mask, text, text_mask), batch.model)

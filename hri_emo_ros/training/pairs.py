@@ -15,7 +15,6 @@ import numpy as np
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.augment_config import PairsSection
 from hri_emo_ros.training.items import voices_and_words
 from hri_emo_ros.training.recipe import Recipe
 from hri_emo_ros.types import LABELS

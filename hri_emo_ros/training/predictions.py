@@ -71,17 +71,19 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Logits and targets with ids, speakers and corpora; no audio, no text."""
         items = [e.item for e in self.examples]
-        names = {
-            "ids": [i.id for i in items],
-            "speakers": [i.speaker for i in items],
-            "corpora": [i.corpus for i in items],
-            "pairings": [e.pairing for e in self.examples],
+        values: dict[str, np.ndarray] = {
+            "logits": self.logits,
+            "targets": self.targets,
+            "audio_present": self.audio_present,
+            "text_present": self.text_present,
+            "gate": self.gate,
+            "audio_weight": self.audio_weight,
+            "ids": np.array([i.id for i in items], dtype=np.str_),
+            "speakers": np.array([i.speaker for i in items], dtype=np.str_),
+            "corpora": np.array([i.corpus for i in items], dtype=np.str_),
+            "pairings": np.array([e.pairing for e in self.examples], dtype=np.str_),
         }
-        np.savez_compressed(
-            path, logits=self.logits, targets=self.targets, audio_present=self.audio_present,
-            text_present=self.text_present, gate=self.gate, audio_weight=self.audio_weight,
-            **{name: np.array(values, dtype=np.str_) for name, values in names.items()},
-        )  # fmt: skip
+        np.savez_compressed(path, allow_pickle=False, **values)
 
 
 @dataclass
@@ -106,7 +108,10 @@ class Scorer:
         self.module.eval()
         order = np.argsort([self.lengths.get(e.item.id, 0.0) for e in examples], kind="stable")
         labels, count = len(self.module.model.config.labels), len(examples)
-        targets, logits = np.zeros((count, labels), np.float32), np.zeros((count, labels), np.float32)
+        targets, logits = (
+            np.zeros((count, labels), np.float32),
+            np.zeros((count, labels), np.float32),
+        )
         audio, text = np.zeros(count, bool), np.zeros(count, bool)
         gate, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
         total = 0.0

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import ModelConfig
-from hri_emo_ros.training.losses import LossConfig
+from hri_emo_ros.model.losses import LossConfig
 from hri_emo_ros.training.splits import SplitRule
 
 RECIPE_FILE = "config.yaml"

@@ -100,9 +100,7 @@ def _grouped(items: Sequence[Item], rule: SplitRule) -> Split:
             f"corpus '{items[0].corpus}' has one speaker only, so it cannot be split by speaker; "
             "set its 'split' to 'train' or 'validation'"
         )
-    splitter = GroupShuffleSplit(
-        n_splits=1, test_size=rule.validation_fraction, random_state=0
-    )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=rule.validation_fraction, random_state=0)
     train, validation = next(splitter.split(np.zeros(len(items)), groups=speakers))
     return Split([items[i] for i in train], [items[i] for i in validation])
 

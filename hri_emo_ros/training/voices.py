@@ -116,7 +116,12 @@ class VoiceStates:
     def __init__(
         self, folder: Path, encoder: AudioEncoder, listener: Listener, recipe: str, versions: int
     ) -> None:
-        self.folder, self.encoder, self.listener, self.versions = folder, encoder, listener, versions
+        self.folder, self.encoder, self.listener, self.versions = (
+            folder,
+            encoder,
+            listener,
+            versions,
+        )
         digest = hashlib.sha256()
         for name, value in encoder.state_dict().items():
             digest.update(name.encode())

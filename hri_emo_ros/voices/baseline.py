@@ -31,7 +31,9 @@ class Heard:
 
     def add(self, u: FloatArray, weight: float = 1.0) -> Heard:
         """With one more utterance; `weight` in [0, 1]."""
-        return Heard(np.asarray(self.total + np.float32(weight) * u, np.float32), self.count + weight)
+        return Heard(
+            np.asarray(self.total + np.float32(weight) * u, np.float32), self.count + weight
+        )
 
     def __add__(self, other: Heard) -> Heard:
         return Heard(np.asarray(self.total + other.total, np.float32), self.count + other.count)

@@ -16,10 +16,10 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.evaluate import read_rows
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
-from hri_emo_ros.training.config import TrainConfig, parse_config
+from hri_emo_ros.training.loop import Trainer
+from hri_emo_ros.training.recipe import Recipe, parse_recipe
 from hri_emo_ros.training.runs import find_runs, plot
 from hri_emo_ros.training.stages import resolve, run_folder, train
-from hri_emo_ros.training.trainer import Trainer
 
 STAGES = {
     "name": "three",
@@ -41,29 +41,29 @@ def root(tmp_path_factory) -> Path:
     return folder
 
 
-def stage(name: str, **sections) -> TrainConfig:
+def stage(name: str, **sections) -> Recipe:
     merged = json.loads(json.dumps(STAGES)) | {"stage": name}
     for key, value in sections.items():
         merged[key] = merged.get(key, {}) | value if isinstance(value, dict) else value
-    return parse_config(merged)
+    return parse_recipe(merged)
 
 
-def three_stages() -> list[TrainConfig]:
+def three_stages() -> list[Recipe]:
     compact_audio = {"kind": "compact", "config": COMPACT_AUDIO}
     compact_text = {"kind": "compact", "config": COMPACT_TEXT}
     voice = stage("voice", data={"fold": 5, "corpora": [_RAVDESS]},
                   model={"head": "audio_only", "audio": compact_audio})  # fmt: skip
     words = stage("words", data={"fold": 5, "corpora": [_GOEMOTIONS]},
                   model={"head": "text_only", "text": compact_text},
-                  augment={"text": {"lower_p": 0.5, "errors_p": 0.5}})  # fmt: skip
+                  augment={"words": {"lower": 0.5, "errors": 0.5}})  # fmt: skip
     frozen = {"kind": "compact", "unfreeze_last_n_layers": 0}
     fusion = stage(
         "fusion", data={"fold": 5, "corpora": [_RAVDESS, _GOEMOTIONS]},
         model={"head": "hri_emo", "audio": frozen, "text": frozen},
         pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
-        pairs={"enabled": True, "validation": 24},
-        augment={"ruin": {"audio_noise_p": 0.5, "drop_audio_p": 0.1, "drop_text_p": 0.1,
-                          "random_text_p": 0.2, "text_errors_p": 0.5}},
+        pairs={"per_epoch": 40, "validation": 24},
+        augment={"versions": 1, "noise": {"p": 0.5}, "drop": {"audio": 0.1, "text": 0.1},
+                 "words": {"stranger": 0.2, "errors": 0.5}},
         monitor="macro_f1",
     )  # fmt: skip
     return [voice, words, fusion]
@@ -78,8 +78,7 @@ def staged(root, tmp_path_factory) -> tuple[Path, list[dict]]:
 def test_a_run_leaves_its_validation_side_as_a_manifest_for_evaluate(staged):
     folder, _ = staged
     found = read_rows(folder / "fusion" / "validation.csv", "both")
-    assert found.rows
-    assert not found.unknown_labels and not found.unreadable
+    assert found.rows and not found.refused
     assert all(row.path is not None and row.path.is_file() and row.text for row in found.rows)
     assert read_rows(folder / "voice" / "validation.csv", "audio").rows
 
@@ -89,7 +88,7 @@ def test_three_stages_end_in_a_fusion_bundle(staged):
     assert [r["head"] for r in results] == ["audio_only", "text_only", "hri_emo"]
     conditions = results[-1]["conditions"]
     assert conditions["constructed"]
-    assert {"both", "voice_only", "words_only", "voice_at_-5_db", "words_random"} <= set(conditions)
+    assert {"both", "voice_only", "words_only", "pink_-5_db", "words_random"} <= set(conditions)
     assert conditions["voice_only"]["audio_weight"] == 1.0
     assert conditions["words_only"]["audio_weight"] == 0.0
     assert "constructed" in results[-1]["validation"]
@@ -164,11 +163,10 @@ def test_runs_are_compared_in_a_table_and_a_plot(staged, tmp_path):
 
 def test_a_model_trained_on_everything_takes_its_folds_calibration(staged, root, tmp_path):
     folder, results = staged
-    config = three_stages()[0]
-    data = config.data.model_copy(update={"fold": None})
-    section = config.calibration.model_copy(update={"runs": [str(folder / "fusion")]})
-    config = config.model_copy(update={"data": data, "calibration": section})
-    result = Trainer(config, root, tmp_path / "all").run()
+    recipe = three_stages()[0]
+    data = recipe.data.model_copy(update={"fold": None})
+    recipe = recipe.model_copy(update={"data": data, "calibrate_on": [str(folder / "fusion")]})
+    result = Trainer(recipe, root, tmp_path / "all").run()
     assert "validation" not in result
     fitted = results[-1]["calibration"]["temperature"]
-    assert result["calibration"]["temperature"] == fitted
+    assert result["calibration"]["temperature"] == pytest.approx(fitted)

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hri_emo_ros.training.calibrate import calibrate
-from hri_emo_ros.training.config import parse_config
+from hri_emo_ros.training.calibration import calibrate
 
 
 def report(*runs: Path) -> dict[str, Any]:
-    config = parse_config({"calibration": {"runs": [str(folder) for folder in runs]}})
-    fitted = calibrate(config, [])
+    fitted = calibrate([], [str(folder) for folder in runs], "single_label", 0)
     assert fitted is not None
     return fitted[1]
 
