@@ -374,7 +374,7 @@ def _checked(item: EngineInput) -> EngineInput:
         from hri_emo_ros.audio.quality import measure_quality
 
         quality = measure_quality(samples)
-    return EngineInput(samples, item.transcript, quality)
+    return replace(item, samples=samples, quality=quality)
 
 
 def _has_voice(quality: SignalQuality | None) -> bool:

@@ -46,6 +46,19 @@ def test_a_condition_with_few_utterances_takes_the_joint_temperature():
     assert fitted.temperature_both == fitted.temperature_text == fitted.temperature_audio
 
 
+def test_what_is_known_of_a_voice_and_its_room_has_factors_of_its_own():
+    rng = np.random.default_rng(3)
+    parts = [overconfident(rng, 3000, t) for t in (4.0, 2.0, 1.0)]  # a stranger, a known room, a known voice
+    shares = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]).repeat_interleave(3000, dim=0)
+    logits, targets = (torch.cat(x) for x in zip(*parts, strict=True))
+    audio, text = flags(9000, True), flags(9000, False)
+    fitted = fit_calibration(logits, targets, audio, text, "single_label", shares=shares)
+    assert fitted.temperature_audio[0] == pytest.approx(4.0, rel=0.2)
+    assert fitted.known_audio == pytest.approx((0.25, 0.5), rel=0.2)
+    halfway = fitted.scale(logits[:1], audio[:1], text[:1], torch.tensor([[0.5, 0.0]]))
+    torch.testing.assert_close(halfway, logits[:1] / 2.0, rtol=0.2, atol=0.0)
+
+
 def test_calibration_lowers_the_loss_on_another_split():
     rng = np.random.default_rng(1)
     logits, targets = overconfident(rng, 800, 4.0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hri_emo_ros.model.layers import masked_mean
+from hri_emo_ros.voices.baseline import BaselineConfig
 
 CLAMP = 6.0
 """Largest distance from the baseline, in within-speaker deviations, that anything behind it sees."""
@@ -27,6 +28,14 @@ def voice_statistics(states: Tensor, mask: Tensor) -> Tensor:
     variance = masked_mean((states - mean.unsqueeze(1)).square(), mask)
     deviation = (variance + _LEAST_VARIANCE).sqrt() * mask.any(1, keepdim=True)
     return torch.cat([mean, deviation], dim=1)
+
+
+def shares(heard: Tensor, config: BaselineConfig) -> Tensor:
+    """What the voice and its room make up of a baseline (`voices.baseline.combine`); the rest is the
+    population's. Counts [B, 2] -> [B, 2], in [0, 1)."""
+    voice, room = heard.unbind(-1)
+    own = voice / (voice + config.shrink_voice)
+    return torch.stack([own, (1 - own) * room / (room + config.shrink_room)], dim=-1)
 
 
 class RelativeStates(nn.Module):

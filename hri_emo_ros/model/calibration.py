@@ -3,7 +3,8 @@
 Temperature scaling (Guo et al. 2017): logits are divided by one temperature (single-label) or one per
 label (multi-label) that minimises the negative log-likelihood on a split held out of training. Confidence
 differs with what the network could use, so voice alone, words alone and both have temperatures of
-their own.
+their own; and with what the voice could be compared to, so that a temperature is a geometric mean of those for a
+stranger, a known room and a known voice, weighted by their shares in the baseline (`model.baseline.shares`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Calibration(BaseModel):
     """Where only the voice is present."""
     temperature_text: list[float] = Field(min_length=1)
     """Where only words are present."""
+    known_both: tuple[float, float] = (1.0, 1.0)
+    """What a baseline of the voice alone, and one of its room alone, multiply `temperature_both` with; > 0."""
+    known_audio: tuple[float, float] = (1.0, 1.0)
+    """As `known_both`, for `temperature_audio`."""
     thresholds: list[float]
     """[labels]; probability at which an emotion counts as present."""
     abstain_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -43,6 +48,8 @@ class Calibration(BaseModel):
         for values in (self.temperature_both, self.temperature_audio, self.temperature_text):
             if len(values) not in (1, len(self.thresholds)) or not all(t > 0 for t in values):
                 raise ValueError("temperatures must be one or one per label, each > 0")
+        if not all(factor > 0 for factor in (*self.known_both, *self.known_audio)):
+            raise ValueError("the factors of known_both and known_audio must be > 0")
         return self
 
     @staticmethod
@@ -55,12 +62,27 @@ class Calibration(BaseModel):
             thresholds=[0.5] * labels,
         )
 
-    def scale(self, logits: Tensor, audio_present: Tensor, text_present: Tensor) -> Tensor:
-        """Logits [B, L] divided by the temperature for what is present ([B] bool each)."""
+    def scale(
+        self,
+        logits: Tensor,
+        audio_present: Tensor,
+        text_present: Tensor,
+        shares: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, L] divided by the temperature for what is present ([B] bool each).
+
+        Args:
+            shares: [B, 2] of the voice and of its room in the baseline; None for a stranger's.
+        """
         both, audio, text = (
-            torch.tensor(t, dtype=logits.dtype, device=logits.device).expand(logits.shape[-1])
+            logits.new_tensor(t).expand(logits.shape[-1])
             for t in (self.temperature_both, self.temperature_audio, self.temperature_text)
         )
+        if shares is not None:
+            both, audio = (
+                t * (shares.to(logits.dtype) @ logits.new_tensor(known).log()).exp()[:, None]
+                for t, known in ((both, self.known_both), (audio, self.known_audio))
+            )
         temperature = torch.where(
             (audio_present & text_present)[:, None],
             both,
@@ -73,8 +95,10 @@ class Calibration(BaseModel):
         yes = torch.ones_like(output.audio_present)
         return replace(
             output,
-            logits=self.scale(output.logits, output.audio_present, output.text_present),
-            audio_logits=self.scale(output.audio_logits, yes, ~yes),
+            logits=self.scale(
+                output.logits, output.audio_present, output.text_present, output.shares
+            ),
+            audio_logits=self.scale(output.audio_logits, yes, ~yes, output.shares),
             text_logits=self.scale(output.text_logits, ~yes, yes),
         )
 
@@ -93,6 +117,7 @@ def fit_calibration(
     text_present: Tensor,
     objective: Objective,
     abstain_share: float = 0.1,
+    shares: Tensor | None = None,
 ) -> Calibration:
     """Fit temperatures, thresholds and the abstention level on one split.
 
@@ -102,6 +127,8 @@ def fit_calibration(
         audio_present, text_present: [N] bool. Give the utterances in every condition of use (voice
             alone, words alone, both): a condition with fewer than 20 takes the joint temperature.
         abstain_share: the abstention level is the quantile of the top probability at this share.
+        shares: [N, 2] as for `Calibration.scale`, spread over what is met in use; None fits none of the
+            factors for known voices and rooms.
     """
     logits = logits.detach().double().cpu()
     labels = logits.shape[-1]
@@ -111,18 +138,25 @@ def fit_calibration(
         else torch.nn.functional.one_hot(targets.cpu(), labels).double()
     )
     audio, text = audio_present.cpu(), text_present.cpu()
-    joint = _temperature(logits, soft, objective)
+    if shares is None:
+        shares = torch.zeros(len(logits), 2)
+    shares = shares.detach().double().cpu()
+    joint = _temperature(logits, soft, shares, objective)
     fitted = {}
     for name, rows in (("both", audio & text), ("audio", audio & ~text), ("text", text & ~audio)):
         enough = int(rows.sum()) >= _LEAST_ITEMS
-        fitted[name] = _temperature(logits[rows], soft[rows], objective) if enough else joint
+        fitted[name] = (
+            _temperature(logits[rows], soft[rows], shares[rows], objective) if enough else joint
+        )
     result = Calibration(
-        temperature_both=fitted["both"],
-        temperature_audio=fitted["audio"],
-        temperature_text=fitted["text"],
+        temperature_both=fitted["both"][0],
+        temperature_audio=fitted["audio"][0],
+        temperature_text=fitted["text"][0],
+        known_both=fitted["both"][1],
+        known_audio=fitted["audio"][1],
         thresholds=[0.5] * labels,
     )
-    p = probabilities(result.scale(logits, audio, text), objective).numpy()
+    p = probabilities(result.scale(logits, audio, text, shares), objective).numpy()
     return result.model_copy(
         update={
             "thresholds": fit_thresholds(p, soft.numpy() >= 0.5),
@@ -155,24 +189,29 @@ def fit_thresholds(p: np.ndarray, present: np.ndarray) -> list[float]:
     return thresholds
 
 
-def _temperature(logits: Tensor, soft: Tensor, objective: Objective) -> list[float]:
-    """The temperature(s) of least negative log-likelihood, by L-BFGS on their logarithm."""
+def _temperature(
+    logits: Tensor, soft: Tensor, shares: Tensor, objective: Objective
+) -> tuple[list[float], tuple[float, float]]:
+    """The temperature(s) and the two factors on them of least negative log-likelihood, by L-BFGS on their
+    logarithm."""
     count = logits.shape[-1] if objective == "multi_label" else 1
     log_t = torch.zeros(count, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+    log_known = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_t, log_known], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        scaled = logits / log_t.exp()
+        scaled = logits / (log_t + (shares @ log_known)[:, None]).exp()
         if objective == "multi_label":
             loss = torch.nn.functional.binary_cross_entropy_with_logits(scaled, soft)
         else:
             loss = torch.nn.functional.cross_entropy(scaled, soft)
         # A perfectly separable split would send the temperature to 0.
-        loss = loss + 1e-3 * log_t.square().mean()
+        loss = loss + 1e-3 * (log_t.square().mean() + log_known.square().mean())
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimiser.step(closure)
-    return [float(t) for t in log_t.detach().exp().clamp(0.05, 20.0)]
+    temperatures, known = (x.detach().exp().clamp(0.05, 20.0) for x in (log_t, log_known))
+    return temperatures.tolist(), (float(known[0]), float(known[1]))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hri_emo_ros.model.baseline import RelativeStates
+from hri_emo_ros.model.baseline import RelativeStates, shares
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch
 from hri_emo_ros.model.config import EncoderSpec, ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder, FeatureEncoder, TextEncoder
@@ -158,6 +158,18 @@ class EmotionModel(nn.Module):
             audio_logits: [B, L], the voice's own answer for the head ``hri_emo``; None asks the audio
                 head.
         """
+        output = self._fuse(encoded, batch, need_alignment, audio_logits)
+        if self.config.baseline is None:
+            return output
+        return replace(output, shares=shares(batch.heard, self.config.baseline))
+
+    def _fuse(
+        self,
+        encoded: EncodedBatch,
+        batch: ModelBatch,
+        need_alignment: bool,
+        audio_logits: Tensor | None,
+    ) -> ModelOutput:
         if self.config.head == "audio_only":
             logits = self.hear(encoded, batch)
             return unimodal_output(logits, encoded, audio=True)
@@ -175,7 +187,9 @@ class EmotionModel(nn.Module):
         if isinstance(self.audio_head, AudioHead):
             return self.audio_head(encoded.audio, encoded.audio_mask)
         statistics = self.baseline.statistics(encoded.audio, encoded.audio_mask, batch.baseline)
-        return self.audio_head(statistics, batch.heard, encoded.audio_mask.any(1))
+        assert self.config.baseline is not None
+        known = shares(batch.heard, self.config.baseline)
+        return self.audio_head(statistics, known, encoded.audio_mask.any(1))
 
     def _hri_emo(
         self,

@@ -41,6 +41,8 @@ class ModelOutput:
     """[B] bool."""
     text_to_audio: Tensor | None = None
     """[B, N, F]: where in the audio each token looked; only on request, only with cross-attention."""
+    shares: Tensor | None = None
+    """[B, 2] of the voice and of its room in the baseline (`model.baseline.shares`); None without baselines."""
 
     @property
     def gate(self) -> Tensor:

@@ -66,7 +66,10 @@ class TextTokenizer:
         """Ids of an earlier turn, to stand behind an utterance: at most `max_tokens` and a separator."""
         self._tokenizer.no_truncation()
         separator = self._tokenizer.encode("").ids[-1:]
-        return self._tokenizer.encode(text.strip(), add_special_tokens=False).ids[:max_tokens] + separator
+        return (
+            self._tokenizer.encode(text.strip(), add_special_tokens=False).ids[:max_tokens]
+            + separator
+        )
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json into `folder`."""

@@ -11,8 +11,6 @@ from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 
 INPUT_DROPOUT = 0.2
 """Of the statistics that go into a `VoiceHead`."""
-_KNOWN_UNIT = 3.5
-"""log(1 + 32): a count's logarithm is about 1 where everything is known."""
 
 
 class AudioHead(nn.Module):
@@ -30,7 +28,7 @@ class AudioHead(nn.Module):
 
 class VoiceHead(nn.Module):
     """Networks of one hidden layer over what an utterance's statistics are relative to the voice's baseline,
-    told on how much that baseline rests; the mean of their log-probabilities.
+    told what that baseline rests on; the mean of their log-probabilities.
 
     Each scales its answer by what is known: what a stranger's first words say is less sure.
     """
@@ -39,10 +37,10 @@ class VoiceHead(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(_Relative(size, config) for _ in range(config.voice_members))
 
-    def forward(self, statistics: Tensor, heard: Tensor, present: Tensor) -> Tensor:
-        """Relative statistics [B, size], counts [B, 2] of the voice's and the room's utterances, presence
+    def forward(self, statistics: Tensor, shares: Tensor, present: Tensor) -> Tensor:
+        """Relative statistics [B, size], shares [B, 2] of the voice and the room in the baseline, presence
         [B] -> logits [B, L]; zeros where the voice is absent."""
-        answers = torch.stack([member(statistics, heard) for member in self.members])
+        answers = torch.stack([member(statistics, shares) for member in self.members])
         if len(self.members) > 1:
             answers = torch.log_softmax(answers, dim=-1)
         return answers.mean(0) * present.unsqueeze(-1)
@@ -61,8 +59,7 @@ class _Relative(nn.Module):
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, statistics: Tensor, heard: Tensor) -> Tensor:
-        known = torch.log1p(heard) / _KNOWN_UNIT
+    def forward(self, statistics: Tensor, known: Tensor) -> Tensor:
         x = self.hidden(self.input_dropout(statistics)) + self.known(known)
         return self.answer(self.dropout(nn.functional.gelu(x))) * torch.exp(self.sure(known))
 
