@@ -22,7 +22,7 @@ from torch import Tensor
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.baseline import voice_statistics
-from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelItem, collate
+from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
 from hri_emo_ros.model.calibration import probabilities
 from hri_emo_ros.model.explain import explain_utterance
@@ -102,6 +102,8 @@ class EmotionEngine:
         )
         """[D]: statistics of an average voice; empty for a bundle without baselines."""
         self._lock = threading.Lock()
+        self._encoded: tuple[FloatArray, torch.Tensor, torch.Tensor] | None = None
+        """The samples estimated last and the encoder's states of them."""
         self.configure(parameters or {})
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
@@ -188,7 +190,7 @@ class EmotionEngine:
         latency: dict[str, float] = {}
         with torch.no_grad() if explain else torch.inference_mode():
             with self._timed(latency, "audio_encoder"):
-                raw, audio_mask = self.model.encode_voice(batch)
+                raw, audio_mask = self._encode_audio(batch, inputs, explain)
                 audio = self.model.relate(raw, audio_mask, batch)
             with self._timed(latency, "text_encoder"):
                 text, text_mask = self.model.encode_text(batch)
@@ -211,6 +213,20 @@ class EmotionEngine:
         if explanation is not None:
             estimates = [replace(estimates[0], explanation=explanation)]
         return estimates
+
+    def _encode_audio(
+        self, batch: ModelBatch, inputs: list[EngineInput], explain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The voice's states; those of the utterance estimated last are kept.
+
+        When words come to a voice that was estimated without them, the voice is not encoded again.
+        """
+        samples = inputs[0].samples if len(inputs) == 1 and not explain else None
+        if samples is None:
+            return self.model.encode_voice(batch)
+        if self._encoded is None or self._encoded[0] is not samples:
+            self._encoded = (samples, *self.model.encode_voice(batch))
+        return self._encoded[1:]
 
     def logits(self, inputs: Sequence[EngineInput]) -> FloatArray:
         """Uncalibrated logits [inputs, labels] of several utterances in one batch."""
@@ -259,7 +275,7 @@ class EmotionEngine:
         seconds = float("nan")
         if heard and quality is not None and item.samples is not None:
             seconds = quality.speech_fraction * len(item.samples) / SAMPLE_RATE
-        transcript = item.transcript
+        transcript = item.transcript if item.transcript and item.transcript.usable else None
         return ModelItem(
             samples=item.samples if heard else None,
             text=transcript.text if transcript else None,

@@ -24,8 +24,12 @@ from hri_emo_ros.types import (
     EmotionEstimate,
     SpeechChunk,
     Transcript,
+    TranscriptStatus,
 )
 
+SILENT_AFTER = 2
+"""Utterances in a row for whose words the whole hold was waited in vain: a recogniser that let so many pass
+without a word of any kind is not waited for until it is heard again."""
 STALE_AFTER = 10.0
 """Seconds without a chunk after which an utterance counts as ended although its end never came.
 
@@ -48,6 +52,10 @@ class _Pending:
     words_settled: bool = False
     """No more words are awaited."""
     queued: float = 0.0
+    heard_until: float = 0.0
+    """Time of its last sample, on the caller's clock."""
+    estimated: tuple[Any, EmotionEstimate] | None = None
+    """The newest estimate and what it was made of."""
 
 
 class UtteranceJoiner:
@@ -85,6 +93,7 @@ class UtteranceJoiner:
                 "provisionals",
                 "abstained",
                 "without_words",
+                "rejected_transcripts",
                 "late_transcripts",
                 "unmatched_transcripts",
                 "overflow",
@@ -93,6 +102,14 @@ class UtteranceJoiner:
             0,
         )
         self.last_error = ""
+        self.recogniser_present = True
+        """Somebody is there who may send words; the caller's to set."""
+        self._claims = False
+        """The recogniser announces the utterances that it works on (`TranscriptStatus.NONE`)."""
+        self._claimed = 0
+        """Newest utterance that it has announced; may come ahead of the speech."""
+        self._in_vain = 0
+        """Holds in a row at whose end nothing had been heard of a recogniser."""
         self._utterances: OrderedDict[int, _Pending] = OrderedDict()
         self._newest = 0
         self.configure(parameters)
@@ -162,9 +179,11 @@ class UtteranceJoiner:
         pending.queued = now - arrived
         if chunk.last:
             pending.closed_at = arrived
-        elif self._provisional and len(pending.audio) >= pending.next_provisional:
+        elif self._provisional and (
+            chunk.endpoint or len(pending.audio) >= pending.next_provisional
+        ):
             pending.next_provisional = (len(pending.audio) // self._period + 1) * self._period
-            self._estimate_provisional(pending)
+            self._estimate_provisional(pending, now)
         self._finish_ready(now, arrived)
 
     def transcript(
@@ -186,13 +205,20 @@ class UtteranceJoiner:
 
         Args:
             utterance_id: as in the chunks, or None.
-            transcript: None says that no words will come (the recogniser failed or dropped it).
+            transcript: None says that no words will come; one of status NONE that the recogniser has
+                taken the utterance on, so that its words are worth waiting for.
             now: seconds.
             arrived: when the words came in, if they lay in a queue since; same clock.
             spoken_ns: sensor time at which the words began or ended, ns; used without an id only.
             final: whether these are all the words; partial ones serve provisional estimates and
                 stand in for the final ones should these not come in time.
         """
+        self._in_vain = 0
+        if transcript is not None and transcript.status is TranscriptStatus.NONE:
+            self._claims = True
+            if utterance_id is not None:
+                self._claimed = max(self._claimed, utterance_id)
+            return
         pending = self._match(utterance_id, spoken_ns)
         if pending is None:
             known = utterance_id is not None and utterance_id <= self._newest
@@ -204,6 +230,8 @@ class UtteranceJoiner:
             spoken_on = utterance_id is None and pending.words_settled and pending.transcript
             pending.transcript = _append(spoken_on, transcript) if spoken_on else transcript
         pending.words_settled = pending.words_settled or final
+        if not final and not pending.audio.closed and self._provisional:
+            self._estimate_provisional(pending, now)
         self._finish_ready(now, arrived)
 
     def tick(self, now: float) -> None:
@@ -224,7 +252,7 @@ class UtteranceJoiner:
     def restart(self, now: float) -> None:
         """Finish everything and forget the ids: the sender starts over."""
         self.flush(now)
-        self._newest = 0
+        self._newest = self._claimed = 0
 
     def _open(self, chunk: SpeechChunk, now: float) -> _Pending:
         for other in self._utterances.values():
@@ -247,6 +275,7 @@ class UtteranceJoiner:
     def _note_arrival(self, pending: _Pending, chunk: SpeechChunk, arrived: float) -> None:
         end = chunk.stamp_ns * 1e-9 + len(chunk.samples) / SAMPLE_RATE
         pending.delay = min(pending.delay, arrived - end)
+        pending.heard_until = end + pending.delay
         pending.last_arrival = arrived
 
     def _match(self, utterance_id: int | None, spoken_ns: int | None) -> _Pending | None:
@@ -271,14 +300,26 @@ class UtteranceJoiner:
             oldest = next(iter(self._utterances.values()))
             if not oldest.audio.closed:
                 return
-            if not oldest.words_settled and heard_until < oldest.closed_at + self._hold:
-                return
+            if self._awaits_words(oldest):
+                if heard_until < oldest.closed_at + self._hold:
+                    return
+                self._in_vain += 1
             self._finish_oldest(now)
+
+    def _awaits_words(self, pending: _Pending) -> bool:
+        """Words may still come: a recogniser is at work on this utterance, as far as is known."""
+        if pending.words_settled or not self.recogniser_present:
+            return False
+        if self._claims:
+            return pending.audio.utterance_id <= self._claimed
+        return self._in_vain < SILENT_AFTER
 
     def _finish_oldest(self, now: float) -> None:
         _, pending = self._utterances.popitem(last=False)
         if self._words_expected and not pending.words_settled:
             self.counters["without_words"] += 1
+        if pending.transcript and pending.transcript.status is TranscriptStatus.REJECTED:
+            self.counters["rejected_transcripts"] += 1
         estimate, error, seconds = self._estimate(pending, self._explain)
         latency = self._latency(pending, estimate)
         if self.live:
@@ -301,13 +342,13 @@ class UtteranceJoiner:
             )
         )
 
-    def _estimate_provisional(self, pending: _Pending) -> None:
+    def _estimate_provisional(self, pending: _Pending, now: float) -> None:
         if self.engine is None or self._unfit(pending) is not AbstainReason.NONE:
             return  # Nothing to tell before the final outcome.
         estimate, error, seconds = self._estimate(pending, explain=False)
         latency = self._latency(pending, estimate)
         if self.live:
-            latency["total"] = latency["queue"] + seconds
+            latency["total"] = max(0.0, now - pending.heard_until) + seconds
         self.counters["provisionals"] += 1
         self.emit(
             Outcome(
@@ -331,7 +372,7 @@ class UtteranceJoiner:
 
     def _unfit(self, pending: _Pending) -> AbstainReason:
         """Why there is no point in asking the engine."""
-        words = pending.transcript is not None and pending.transcript.text.strip()
+        words = pending.transcript is not None and pending.transcript.usable
         if pending.audio.robot_speaking:
             return AbstainReason.ROBOT_SPEAKING
         silent = len(pending.audio) == 0 or pending.audio.quality.speech_fraction == 0.0
@@ -343,15 +384,19 @@ class UtteranceJoiner:
         if self.engine is None:
             reason = AbstainReason.NO_MODEL
         transcript = pending.transcript
-        if transcript is not None and not transcript.text.strip():
-            transcript = None
         audio = pending.audio
+        # At the end of an utterance that stopped at its endpoint there is nothing new.
+        made_of = (len(audio), audio.quality, transcript, explain)
+        if pending.estimated is not None and pending.estimated[0] == made_of:
+            return pending.estimated[1], "", 0.0
         started = time.perf_counter()
         error = ""
         if reason is AbstainReason.NONE and self.engine is not None:
             try:
                 samples = audio.samples if len(audio) else None
                 estimate = self.engine.estimate(samples, transcript, audio.quality, explain)
+                estimate = replace(estimate, beginning_lost=audio.beginning_lost)
+                pending.estimated = (made_of, estimate)
                 return estimate, "", time.perf_counter() - started
             except Exception as problem:  # Whatever fails in the model, the pipeline lives on.
                 reason, error = AbstainReason.ERROR, f"{type(problem).__name__}: {problem}"

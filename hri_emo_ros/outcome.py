@@ -76,6 +76,7 @@ def abstained_estimate(
         text_weight_per_emotion=half.copy(),
         duration=audio.duration,
         model_id="" if engine is None else engine.model_id,
+        beginning_lost=audio.beginning_lost,
         abstain_reason=reason,
         quality=audio.quality,
         transcript=transcript,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hri_emo_ros.asr import Recogniser
+from hri_emo_ros.asr.endpoint import EndpointRecogniser, SpeechCollector
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
-from hri_emo_ros.audio.utterance import UtteranceBuffer
 from hri_emo_ros.joiner import UtteranceJoiner
 from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript
@@ -60,6 +60,10 @@ class TranscriptRecord:
     stamp_ns: int
     """Sensor time of the utterance's first sample, ns."""
     transcript: Transcript
+    duration: float = 0.0
+    """Seconds of the utterance that were recognised."""
+    final: bool = True
+    """These are all the words."""
 
 
 Input = AudioMessage | RobotSpeaking | PcmFormat
@@ -91,7 +95,11 @@ def run_offline(
     """
     outcomes: list[Outcome] = []
     before, joiner.emit = joiner.emit, outcomes.append
-    speech: UtteranceBuffer | None = None
+    collector = SpeechCollector()
+    words = None
+    if recogniser is not None and joiner.words_expected:
+        words = EndpointRecogniser(recogniser)
+    joiner.recogniser_present = words is not None
     now = 0.0
     try:
         for chunks in _chunks(inputs, front_end):
@@ -99,18 +107,13 @@ def run_offline(
                 now = max(now, chunk.stamp_ns * 1e-9 + len(chunk.samples) / SAMPLE_RATE)
                 yield chunk
                 joiner.speech(chunk, now)
-                if chunk.sequence == 0 or speech is None:
-                    speech = UtteranceBuffer(chunk)
-                else:
-                    speech.add(chunk)
-                if chunk.last:
-                    transcript = None
-                    if recogniser is not None and joiner.words_expected:
-                        transcript = recogniser.transcribe(speech.samples, speech.quality)
-                        yield TranscriptRecord(chunk.utterance_id, speech.stamp_ns, transcript)
-                    if joiner.words_expected:
-                        joiner.transcript(chunk.utterance_id, transcript, now)
-                    speech = None
+                due = collector.add(chunk)
+                if due is not None and words is not None:
+                    transcript = words.recognise(due)
+                    yield TranscriptRecord(
+                        chunk.utterance_id, due.stamp_ns, transcript, due.duration, due.final
+                    )
+                    joiner.transcript(chunk.utterance_id, transcript, now, final=due.final)
                 yield from outcomes
                 outcomes.clear()
         joiner.flush(now)

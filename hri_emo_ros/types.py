@@ -34,6 +34,34 @@ class AbstainReason(IntEnum):
     TOO_NOISY = 6
     NO_MODEL = 7
     ERROR = 8
+    BAD_INPUT = 9
+    NOT_SPEECH = 10
+
+
+class Fault(IntEnum):
+    """What is wrong with the microphone's signal; the numbers are those of SignalQuality.msg."""
+
+    NONE = 0
+    SILENT = 1
+    STUCK = 2
+    DEAD_CHANNEL = 3
+    CANCELLING = 4
+    OFFSET = 5
+    FORMAT = 6
+
+
+class TranscriptStatus(IntEnum):
+    """What became of the words; the numbers are those of Transcript.msg and EmotionState.msg."""
+
+    OK = 0
+    EMPTY = 1
+    """The recogniser heard no words."""
+    REJECTED = 2
+    """It wrote words that are not to be trusted."""
+    FAILED = 3
+    """It could not work on the utterance."""
+    NONE = 4
+    """Nothing has come from it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,10 @@ class SignalQuality:
     """Share of samples at full scale, [0, 1]."""
     speech_fraction: float
     """Share of VAD frames that hold speech, [0, 1]."""
+    input_level_dbfs: float = float("nan")
+    """Level of the microphone's signal over the last second, speech or not, dBFS; NaN when unknown."""
+    fault: Fault = Fault.NONE
+    """What is wrong with the microphone's signal."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +104,19 @@ class SpeechChunk:
     """Nothing follows in this utterance."""
     truncated: bool = False
     """The utterance was cut at its maximum length, not by a pause."""
+    endpoint: bool = False
+    """Speech seems to have ended (`segment.endpoint` of non-speech); it may yet go on."""
     speech_end_ns: int = 0
-    """In the last chunk: sensor time at which the VAD last saw speech, ns; else 0. Latency counts from here."""
+    """In `endpoint` and `last` chunks: sensor time at which the VAD last saw speech, ns; else 0.
+    Latency counts from here."""
     stream_start_sample: int = 0
     """Index of the utterance's first sample in the whole stream at 16 kHz (for evaluation)."""
     robot_speaking: bool = False
     """The robot said that it was speaking during some part of the utterance so far."""
     dropped_samples: int = 0
     """Samples of the utterance so far that were lost before the front end and filled with silence."""
+    beginning_lost: bool = False
+    """The person spoke already at the utterance's first sample: what came before was not heard."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +143,21 @@ class Transcript:
     """ISO 639-1, empty when unknown."""
     latency: float = 0.0
     """Seconds of computing spent by the recogniser."""
+    word_times_estimated: bool = False
+    """The words' times are shares of the speech by the words' length, not measured."""
+    status: TranscriptStatus = TranscriptStatus.OK
+    """EMPTY of itself where there is no text. The words of any other status than OK are not used."""
+    status_text: str = ""
+    """Why there are no words to use, in a sentence."""
+
+    def __post_init__(self) -> None:
+        if self.status is TranscriptStatus.OK and not self.text.strip():
+            object.__setattr__(self, "status", TranscriptStatus.EMPTY)
+
+    @property
+    def usable(self) -> bool:
+        """There are words, and an estimate may rest on them."""
+        return self.status is TranscriptStatus.OK
 
 
 @dataclass(frozen=True)
@@ -143,6 +195,16 @@ class EmotionEstimate:
     duration: float
     """Seconds of audio covered."""
     model_id: str
+    valence: float = float("nan")
+    """[-1, 1]; NaN where the bundle gives the emotions no positions."""
+    arousal: float = float("nan")
+    """[-1, 1]; as valence."""
+    voice_id: str = ""
+    """Who spoke; empty when unknown."""
+    voice_utterances: int = 0
+    """Earlier utterances of that voice which this one was judged against."""
+    beginning_lost: bool = False
+    """Not all of the utterance was heard from its beginning."""
     abstain_reason: AbstainReason = AbstainReason.NONE
     quality: SignalQuality | None = None
     transcript: Transcript | None = None
@@ -157,8 +219,13 @@ class EmotionEstimate:
 
     @property
     def dominant(self) -> str:
-        """The label of the highest probability."""
-        return self.labels[int(np.argmax(self.probabilities))]
+        """The label of the highest probability; empty where there are none."""
+        return self.labels[int(np.argmax(self.probabilities))] if self.probabilities.size else ""
+
+    @property
+    def computed(self) -> bool:
+        """A model computed the probabilities; else they are placeholders that nobody is shown."""
+        return self.probabilities.size > 0 and not (self.abstained and self.uncertainty >= 1.0)
 
     @property
     def abstained(self) -> bool:
@@ -186,4 +253,7 @@ class EmotionEstimate:
             AbstainReason.TOO_NOISY: f"signal-to-noise ratio {snr} and no words (abstain.min_snr)",
             AbstainReason.NO_MODEL: "no model bundle is loaded, see /diagnostics",
             AbstainReason.ERROR: "the estimate failed, see /diagnostics",
+            AbstainReason.BAD_INPUT: "the microphone's signal is not what was said "
+            f"({Fault.NONE.name if quality is None else quality.fault.name.lower()}), see /diagnostics",
+            AbstainReason.NOT_SPEECH: "a human sound that is no speech",
         }[self.abstain_reason]

@@ -68,7 +68,7 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 "asr",
                 default_value="",
-                choices=["", "auto", "whisper", "pocketsphinx", "none"],
+                choices=["", "auto", "moonshine", "whisper", "none"],
                 description="Recogniser; none starts no asr_node; empty: as in params_file.",
             ),
             DeclareLaunchArgument(
@@ -124,26 +124,53 @@ def _start(context):
         return [
             Node(executable="pipeline", arguments=["--autostart"] if autostart else [], **common)
         ]
-    entities = []
-    for name in nodes:
-        node = LifecycleNode(executable=name, name=name, **common)
-        if not autostart:
-            entities.append(node)
+    lifecycle = {name: LifecycleNode(executable=name, name=name, **common) for name in nodes}
+    if not autostart:
+        return list(lifecycle.values())
+    return [
+        *_started_in_order(lifecycle),
+        *lifecycle.values(),
+        *(_transition(node, "CONFIGURE") for node in lifecycle.values()),
+    ]
+
+
+def _started_in_order(lifecycle):
+    """Activates the listeners as they are ready and speech_node last, so that nothing is said to nobody.
+
+    A recogniser that cannot be configured is not waited for: the voice alone speaks then.
+    """
+    speech = lifecycle["speech_node"]
+    awaited = set(lifecycle)
+
+    def ready(name):
+        awaited.discard(name)
+        return [_transition(speech, "ACTIVATE")] if not awaited else []
+
+    def handler(name, start, goal, then):
+        return RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=lifecycle[name],
+                # Without start_state, a node deactivated by hand would be activated again.
+                start_state=start,
+                goal_state=goal,
+                entities=[OpaqueFunction(function=lambda context: then)]
+                if isinstance(then, list)
+                else [OpaqueFunction(function=lambda context: then(name))],
+            )
+        )
+
+    handlers = [handler("speech_node", "configuring", "inactive", ready)]
+    for name in lifecycle:
+        if name == "speech_node":
             continue
-        entities += [
-            RegisterEventHandler(
-                OnStateTransition(
-                    target_lifecycle_node=node,
-                    # Without start_state, a node deactivated by hand would be activated again.
-                    start_state="configuring",
-                    goal_state="inactive",
-                    entities=[_transition(node, "ACTIVATE")],
-                )
-            ),
-            node,
-            _transition(node, "CONFIGURE"),
+        activate = [_transition(lifecycle[name], "ACTIVATE")]
+        handlers += [
+            handler(name, "configuring", "inactive", activate),
+            handler(name, "activating", "active", ready),
         ]
-    return entities
+    if "asr_node" in lifecycle:
+        handlers.append(handler("asr_node", "configuring", "unconfigured", ready))
+    return handlers
 
 
 def _overrides(given):

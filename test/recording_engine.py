@@ -34,7 +34,8 @@ class Recorder:
         if self.fail:
             raise ValueError("out of order")
         count = 0 if samples is None else len(samples)
-        self.asked.append((count, transcript and transcript.text, explain))
+        words = transcript.text if transcript and transcript.usable else None
+        self.asked.append((count, words, explain))
         flat = np.full(len(LABELS), 1 / len(LABELS), np.float32)
         return EmotionEstimate(
             LABELS, flat, flat > 0.1, 1.0, 0.5, 0.5, flat, flat, count / 16000, self.model_id,

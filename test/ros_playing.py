@@ -77,6 +77,11 @@ class Heard:
         return found[-1] if found else None
 
 
+def probabilities(state: EmotionState) -> list[float]:
+    """Of each emotion, in the model's order."""
+    return [score.probability for score in state.scores]
+
+
 def listen(graph: Graph) -> Heard:
     """Collect everything from now on."""
     heard, node = Heard(), graph.node

@@ -16,7 +16,8 @@ from hri_emo_ros.cli.main import COMMANDS, main
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import LABELS
 from hri_emo_ros.view.picture import draw
-from hri_emo_ros.view.terminal import Shown, bar
+from hri_emo_ros.view.shown import Shown
+from hri_emo_ros.view.terminal import bar
 
 DATA = Path(__file__).parent / "data"
 ANGRY = DATA / "emodb_11a02Wc.flac"
@@ -50,8 +51,8 @@ def test_file_prints_one_utterance_as_json(
     (found,) = json.loads(capsys.readouterr().out)
     assert found["file"] == str(ANGRY)
     (utterance,) = found["utterances"]
-    assert list(utterance["probabilities"]) == list(LABELS)
-    assert sum(utterance["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
+    assert [score["label"] for score in utterance["scores"]] == list(LABELS)
+    assert sum(s["probability"] for s in utterance["scores"]) == pytest.approx(1.0, abs=1e-3)
     assert utterance["audio_weight"] == pytest.approx(1.0)
     assert utterance["dominant"] in LABELS
 

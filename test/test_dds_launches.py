@@ -162,12 +162,11 @@ def test_bad_values_from_python_are_refused_before_anything_starts(ros_domain: i
 
 @pytest.fixture(scope="module")
 def whole(tiny_bundle: Path, ros_domain: int) -> Iterator[tuple[Graph, Heard]]:
-    """All three nodes with the recogniser that needs no download."""
+    """All three nodes with the shipped recogniser."""
     with Graph(
         bundle=tiny_bundle,
         domain_id=ros_domain,
         parameters={
-            "asr_node": {"asr.backend": "pocketsphinx"},
             "emotion_node": {"final.hold": 30.0, "model.threads": 1},
         },
     ) as graph:
@@ -256,8 +255,7 @@ def test_everything_starts_and_works_without_a_network(
                 print("offline:", error)
             with Graph(
                 single_process=True, bundle={str(tiny_bundle)!r}, domain_id={ros_domain},
-                parameters={{"asr_node": {{"asr.backend": "pocketsphinx"}},
-                             "emotion_node": {{"final.hold": 30.0, "model.threads": 1}}}},
+                parameters={{"emotion_node": {{"final.hold": 30.0, "model.threads": 1}}}},
             ) as graph:
                 heard = listen(graph)
                 play(graph, clips("lj_LJ001-0008"), speed=2.0)

@@ -14,7 +14,14 @@ from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.calibration import Calibration
-from hri_emo_ros.types import LABELS, AbstainReason, SignalQuality, Transcript, Word
+from hri_emo_ros.types import (
+    LABELS,
+    AbstainReason,
+    SignalQuality,
+    Transcript,
+    TranscriptStatus,
+    Word,
+)
 
 GOOD = SignalQuality(snr_db=20.0, level_dbfs=-25.0, clipped_fraction=0.0, speech_fraction=0.9)
 WORDS = Transcript("I am so happy", confidence=0.8)
@@ -99,6 +106,17 @@ def test_words_speak_alone_where_the_audio_holds_no_voice(engine):
     alone = engine.estimate(None, WORDS)
     np.testing.assert_allclose(with_silence.probabilities, alone.probabilities, atol=1e-6)
     assert with_silence.text_weight == 1.0
+
+
+@pytest.mark.parametrize("status", [TranscriptStatus.REJECTED, TranscriptStatus.FAILED])
+def test_words_that_are_not_to_be_trusted_are_carried_and_not_used(engine, status):
+    clip = voice(1.5)
+    refused = Transcript(WORDS.text, status=status)
+    estimate = engine.estimate(clip, refused, GOOD)
+    alone = engine.estimate(clip, None, GOOD)
+    np.testing.assert_array_equal(estimate.probabilities, alone.probabilities)
+    assert estimate.text_weight == 0.0
+    assert estimate.transcript is refused
 
 
 def test_quality_is_measured_where_nobody_gave_it(engine):

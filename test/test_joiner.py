@@ -20,9 +20,12 @@ from hri_emo_ros.types import (
     AbstainReason,
     SpeechChunk,
     Transcript,
+    TranscriptStatus,
 )
 
 SECOND = 1_000_000_000
+AT_WORK = Transcript("", status=TranscriptStatus.NONE)
+"""What a recogniser says of an utterance that it has taken on."""
 
 
 class Rig:
@@ -113,6 +116,80 @@ def test_a_recogniser_that_failed_is_not_waited_for() -> None:
     rig.joiner.transcript(1, None, now=1.1)
     assert len(rig.finals) == 1
     assert rig.engine.asked[-1][1] is None
+
+
+def test_a_recogniser_that_announces_its_work_is_waited_for_only_where_it_is_at_work() -> None:
+    rig = Rig(final__hold=3.0)
+    rig.joiner.transcript(1, AT_WORK, now=0.5)  # May come ahead of the speech itself.
+    rig.say(1, now=1.0)
+    rig.joiner.tick(2.0)
+    assert rig.finals == []
+    rig.joiner.transcript(1, Transcript("one"), now=2.1)
+    assert len(rig.finals) == 1
+    rig.say(2, now=3.0)  # It was switched off meanwhile.
+    assert len(rig.finals) == 2
+    assert rig.joiner.counters["without_words"] == 1
+
+
+def test_nobody_waits_for_words_where_nobody_can_send_any() -> None:
+    rig = Rig(final__hold=3.0)
+    rig.joiner.recogniser_present = False
+    rig.say(1, now=1.0)
+    assert len(rig.finals) == 1
+
+
+def test_a_recogniser_that_has_gone_silent_is_not_waited_for_until_it_is_heard_again() -> None:
+    rig = Rig(final__hold=3.0)
+    for number in (1, 2):
+        rig.say(number, now=10.0 * number)
+        rig.joiner.tick(10.0 * number + 2.9)
+        assert len(rig.finals) == number - 1
+        rig.joiner.tick(10.0 * number + 3.0)
+        assert len(rig.finals) == number
+    rig.say(3, now=30.0)
+    assert len(rig.finals) == 3
+    rig.joiner.transcript(3, Transcript("back"), now=31.0)
+    rig.say(4, now=40.0)
+    rig.joiner.transcript(4, Transcript("in time"), now=41.0)
+    assert rig.finals[-1].estimate.transcript == Transcript("in time")
+
+
+def test_words_at_an_endpoint_give_a_provisional_state_and_the_final_needs_no_work() -> None:
+    rig = Rig()
+    rig.joiner.speech(chunk(1, 0), now=1.0)
+    rig.joiner.speech(chunk(1, 1, endpoint=True), now=1.2)
+    rig.joiner.transcript(1, Transcript("oh no"), now=1.4, final=False)
+    assert [o.estimate.transcript for o in rig.provisionals] == [None, Transcript("oh no")]
+    asked = len(rig.engine.asked)
+    rig.joiner.speech(chunk(1, 2, last=True, samples=np.zeros(0, np.float32)), now=1.7)
+    rig.joiner.transcript(1, Transcript("oh no"), now=1.7)
+    assert len(rig.engine.asked) == asked
+    assert rig.finals[0].estimate is rig.provisionals[-1].estimate
+
+
+def test_a_person_who_goes_on_is_estimated_anew() -> None:
+    rig = Rig()
+    rig.joiner.speech(chunk(1, 0, endpoint=True), now=1.0)
+    rig.joiner.transcript(1, Transcript("oh"), now=1.1, final=False)
+    rig.joiner.speech(chunk(1, 1, last=True), now=2.0)
+    rig.joiner.transcript(1, Transcript("oh no"), now=2.1)
+    assert rig.engine.asked[-1] == (8000, "oh no", False)
+
+
+def test_refused_words_are_counted() -> None:
+    rig = Rig()
+    rig.say(1, now=1.0)
+    rig.joiner.transcript(1, Transcript("you", status=TranscriptStatus.REJECTED), now=1.1)
+    assert rig.engine.asked[-1][1] is None
+    assert rig.joiner.counters["rejected_transcripts"] == 1
+
+
+def test_an_utterance_whose_beginning_was_not_heard_says_so() -> None:
+    rig = Rig(transcript__source="none")
+    rig.say(1, now=1.0)
+    rig.say(2, now=2.0, first=2)  # The first chunks were sent before anybody listened.
+    rig.joiner.speech(chunk(3, 0, last=True, beginning_lost=True), now=3.0)
+    assert [o.estimate.beginning_lost for o in rig.finals] == [False, True, True]
 
 
 def test_an_empty_transcript_reaches_the_engine_as_none() -> None:

@@ -106,7 +106,7 @@ def test_every_executable_takes_the_command_line_that_launch_gives_it(
     overrides = tmp_path / "launch_params"
     overrides.write_text(
         "/**:\n  ros__parameters:\n    use_sim_time: false\n    model.bundle: somewhere\n"
-        "    asr.backend: pocketsphinx\n",
+        "    asr.backend: moonshine\n",
         encoding="utf-8",
     )
     common = ["--params-file", str(ROOT / "config" / "emotion.yaml")]
@@ -155,7 +155,7 @@ def test_every_executable_takes_the_command_line_that_launch_gives_it(
 def _check_parameters(graph: Graph, space: str) -> None:
     for node, name, value in (
         ("emotion_node", "model.bundle", "somewhere"),
-        ("asr_node", "asr.backend", "pocketsphinx"),
+        ("asr_node", "asr.backend", "moonshine"),
     ):
         client = graph.node.create_client(GetParameters, f"/{space}/{node}/get_parameters")
         assert client.wait_for_service(20.0)

@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MESSAGES = sorted((ROOT / "hri_emo_msgs" / "msg").glob("*.msg"))
+INTERFACES = sorted(
+    path
+    for path in (ROOT / "hri_emo_msgs").glob("*/*")
+    if path.suffix in (".msg", ".srv", ".action")
+)
 FIELD = re.compile(r"^(?P<type>[\w/]+(\[\d*\])?)\s+(?P<name>\w+)(?P<value>\s*=\s*\S+)?")
 
 hri_emo_msgs = pytest.importorskip("hri_emo_msgs.msg")
@@ -27,7 +31,7 @@ def fields(path: Path) -> list[tuple[str, str, bool, str]]:
     found = []
     comment: list[str] = []
     for line in path.read_text().splitlines():
-        if not line.strip():
+        if not line.strip() or line == "---":
             comment = []
         elif line.startswith("#"):
             comment.append(line.lstrip("# "))
@@ -46,16 +50,16 @@ def fields(path: Path) -> list[tuple[str, str, bool, str]]:
     return found
 
 
-@pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.stem)
 def test_every_field_says_what_it_means(path: Path) -> None:
     declared = fields(path)
     assert declared
     for _, name, constant, comment in declared:
-        if not constant or not name.startswith("STAGE_"):
+        if not constant or name not in ("STAGE_PROVISIONAL", "STAGE_FINAL", "FAULT_NONE"):
             assert len(comment) > 10, f"{path.name}: {name} has no comment"
 
 
-@pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", INTERFACES, ids=lambda path: path.stem)
 def test_every_measured_quantity_has_a_unit_or_range(path: Path) -> None:
     text = path.read_text()
     units = re.compile(r"\[-?\d|seconds|\bdB\b|\bHz\b|samples|sum to|wall-clock", re.IGNORECASE)
@@ -84,17 +88,29 @@ def test_importable_with_nothing_sourced(tmp_path: Path) -> None:
     )
 
 
-def test_abstain_reasons_are_those_of_the_core() -> None:
-    from hri_emo_ros.types import AbstainReason
+@pytest.mark.parametrize(
+    ("message", "prefix", "core"),
+    [
+        ("EmotionState", "ABSTAIN_", "AbstainReason"),
+        ("EmotionState", "TRANSCRIPT_", "TranscriptStatus"),
+        ("SignalQuality", "FAULT_", "Fault"),
+    ],
+)
+def test_enumerations_are_those_of_the_core(message: str, prefix: str, core: str) -> None:
+    from hri_emo_ros import types
 
-    state = hri_emo_msgs.EmotionState
-    prefix = "ABSTAIN_"
     in_message = {
-        name.removeprefix(prefix): getattr(state, name)
-        for _, name, constant, _ in fields(ROOT / "hri_emo_msgs" / "msg" / "EmotionState.msg")
+        name.removeprefix(prefix): getattr(getattr(hri_emo_msgs, message), name)
+        for _, name, constant, _ in fields(ROOT / "hri_emo_msgs" / "msg" / f"{message}.msg")
         if constant and name.startswith(prefix)
     }
-    assert in_message == {reason.name: reason.value for reason in AbstainReason}
+    assert in_message == {member.name: member.value for member in getattr(types, core)}
+
+
+def test_a_transcripts_status_has_the_numbers_of_the_states() -> None:
+    for name in ("OK", "EMPTY", "REJECTED", "FAILED", "NONE"):
+        state = getattr(hri_emo_msgs.EmotionState, f"TRANSCRIPT_{name}")
+        assert getattr(hri_emo_msgs.Transcript, f"STATUS_{name}") == state
 
 
 def test_stages_agree() -> None:
@@ -119,10 +135,12 @@ def test_serialized_speech_comes_back_bit_for_bit() -> None:
 def test_serialized_state_comes_back() -> None:
     from rclpy.serialization import deserialize_message, serialize_message
 
+    scores = [
+        hri_emo_msgs.EmotionScore(label="neutral", probability=0.25),
+        hri_emo_msgs.EmotionScore(label="happy", probability=0.75, above_threshold=True),
+    ]
     state = hri_emo_msgs.EmotionState(
-        labels=["neutral", "happy"],
-        probabilities=[0.25, 0.75],
-        above_threshold=[False, True],
+        scores=scores,
         dominant="happy",
         transcript="schöne Grüße",
         audio_weight=0.5,

@@ -6,6 +6,7 @@ import array
 import math
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ from hri_emo_ros.types import (
     SignalQuality,
     SpeechChunk,
     Transcript,
+    TranscriptStatus,
     Word,
 )
 
@@ -108,8 +110,28 @@ def test_empty_and_failed_transcripts_say_so() -> None:
     said = {"recogniser": "r", "duration": 2.0, "queueing": 0.0}
     empty = conversions.transcript_message(Transcript(""), chunk(), "s", "f", **said)  # type: ignore[arg-type]
     assert empty.status == TranscriptMsg.STATUS_EMPTY
-    failed = conversions.transcript_message(None, chunk(), "s", "f", failure="why", **said)  # type: ignore[arg-type]
+    why = Transcript("", status=TranscriptStatus.FAILED, status_text="why")
+    failed = conversions.transcript_message(why, chunk(), "s", "f", **said)  # type: ignore[arg-type]
     assert (failed.status, failed.status_text) == (TranscriptMsg.STATUS_FAILED, "why")
+
+
+def test_refused_words_are_shown_apart_from_those_that_were_used() -> None:
+    refused = Transcript(
+        "you", confidence=0.3, status=TranscriptStatus.REJECTED, status_text="unsure"
+    )
+    said = {"recogniser": "r", "duration": 2.0, "queueing": 0.0}
+    message = conversions.transcript_message(refused, chunk(), "s", "f", **said)  # type: ignore[arg-type]
+    assert (message.status, message.text) == (TranscriptMsg.STATUS_REJECTED, "you")
+    assert conversions.transcript_of(message) == replace(
+        refused, confidence=pytest.approx(0.3), latency=0.0
+    )
+    state = conversions.state_message(outcome(estimate(transcript=refused)), "s", "ear")
+    assert state.transcript_status == EmotionState.TRANSCRIPT_REJECTED
+    assert (state.transcript, state.rejected_transcript) == ("", "you")
+
+
+def test_a_transcript_whose_status_is_not_known_is_not_used() -> None:
+    assert not conversions.transcript_of(TranscriptMsg(text="hi", status=200)).usable
 
 
 def test_confidence_that_a_recogniser_does_not_give_counts_as_full() -> None:
@@ -129,7 +151,12 @@ def test_every_stage_of_the_latency_has_its_field() -> None:
 def test_a_state_holds_the_estimate() -> None:
     message = conversions.state_message(outcome(estimate()), "s", "ear")
     assert message.dominant == "sad"
-    assert list(message.above_threshold) == [False, True]
+    assert [score.label for score in message.scores] == ["happy", "sad"]
+    assert [score.probability for score in message.scores] == [0.25, 0.75]
+    assert [score.above_threshold for score in message.scores] == [False, True]
+    assert message.scores[1].audio_weight == pytest.approx(0.7)
+    assert message.quality.snr_db == 12.5
+    assert message.transcript_status == EmotionState.TRANSCRIPT_OK
     assert message.stage == EmotionState.STAGE_FINAL
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (5, 1)
     assert message.transcript == "oh no"
@@ -141,13 +168,12 @@ def test_an_abstained_state_claims_nothing() -> None:
     found = estimate(AbstainReason.CLIPPED)
     message = conversions.state_message(outcome(found), "s", "ear")
     assert message.dominant == ""
-    assert not any(message.above_threshold)
+    assert not any(score.above_threshold for score in message.scores)
     assert "25%" in message.abstain_text
     assert message.abstain_reason == EmotionState.ABSTAIN_CLIPPED
     nothing = estimate(AbstainReason.NO_SPEECH, uncertainty=1.0)
     message = conversions.state_message(outcome(nothing), "s", "ear")
-    assert len(message.probabilities) == 0
-    assert len(message.audio_weight_per_emotion) == 0
+    assert len(message.scores) == 0
     assert message.audio_weight == message.text_weight == 0.5
 
 
@@ -270,6 +296,27 @@ def test_an_idle_worker_is_called_now_and_then() -> None:
     began = time.monotonic()
     worker.stop()
     assert time.monotonic() - began < 5.0
+
+
+def test_what_lies_in_the_queue_is_read_before_a_deadline_is_acted_on() -> None:
+    seen: list[str] = []
+    gate = threading.Event()
+
+    def handle(item: str) -> None:
+        gate.wait(5.0)
+        seen.append(item)
+
+    worker: Worker[str] = Worker(
+        "w", handle, lambda error: None, capacity=10, idle=lambda: seen.append("deadline"),
+        period=0.001,
+    )  # fmt: skip
+    worker.put("estimate")
+    worker.put("words")
+    seen.clear()
+    gate.set()
+    assert worker.drain(5.0)
+    worker.stop()
+    assert seen[:2] == ["estimate", "words"]
 
 
 def test_a_node_may_warn_and_then_report_an_error() -> None:

@@ -12,10 +12,10 @@ import pytest
 from recording_engine import Recorder
 
 from hri_emo_ros.asr import make_recogniser
+from hri_emo_ros.asr.endpoint import SpeechCollector
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
-from hri_emo_ros.audio.utterance import UtteranceBuffer
 from hri_emo_ros.pipeline import (
     AudioMessage,
     Outcome,
@@ -81,8 +81,11 @@ def test_offline_gives_speech_then_words_then_the_final(recording: np.ndarray) -
         for r in records
         if not (isinstance(r, SpeechChunk) and not r.last)
     ]
-    one = ["SpeechChunk", "TranscriptRecord", "final"]
-    assert [k for k in kinds if k != "provisional"] == one * 2
+    assert [k for k in kinds if k in ("SpeechChunk", "final")] == ["SpeechChunk", "final"] * 2
+    words = [r for r in records if isinstance(r, TranscriptRecord)]
+    assert [w.utterance_id for w in words if w.final] == [1, 2]
+    assert {w.utterance_id for w in words if not w.final} == {1, 2}
+    assert kinds[-2:] == ["TranscriptRecord", "final"]
     assert kinds.count("provisional") >= 2
     for record in records:
         if isinstance(record, TranscriptRecord):
@@ -115,20 +118,20 @@ def test_live_and_offline_give_the_same_estimates(recording: np.ndarray, tiny_bu
     live: list[Outcome] = []
     joiner = UtteranceJoiner(engine, {"final.hold": 30.0}, live.append)
     front_end, spotter, now = AudioFrontEnd({}), Spotter(), 0.0
-    speech: UtteranceBuffer | None = None
+    collector = SpeechCollector()
     waiting: list[tuple[float, int, Transcript]] = []
 
     def hear(chunks: list[SpeechChunk]) -> None:
-        nonlocal speech
         for piece in chunks:
             joiner.speech(piece, now)
-            if speech is None or piece.sequence == 0:
-                speech = UtteranceBuffer(piece)
-            else:
-                speech.add(piece)
-            if piece.last:
-                words = spotter.transcribe(speech.samples, speech.quality)
+            due = collector.add(piece)
+            if due is None:
+                continue
+            words = spotter.transcribe(due.samples, due.quality)
+            if due.final:
                 waiting.append((now + 1.0, piece.utterance_id, words))
+            else:
+                joiner.transcript(piece.utterance_id, words, now, final=False)
 
     for message in messages(recording, 512):
         now += 0.032
@@ -158,15 +161,15 @@ def test_offline_without_a_recogniser_voice_alone_speaks(recording: np.ndarray) 
     assert {text for _, text, _ in engine.asked} == {None}
 
 
-def test_offline_with_the_recogniser_that_needs_no_download(recording: np.ndarray) -> None:
-    recogniser = make_recogniser({"asr.backend": "pocketsphinx"})
+def test_offline_with_the_shipped_recogniser(recording: np.ndarray) -> None:
+    recogniser = make_recogniser({})
     engine = Recorder()
     records = list(
         run_offline(
             messages(recording[-3 * 16000 :]), AudioFrontEnd({}), recogniser, offline_joiner(engine)
         )
     )
-    [words] = [r for r in records if isinstance(r, TranscriptRecord)]
+    [words] = [r for r in records if isinstance(r, TranscriptRecord) and r.final]
     assert "comparatively" in words.transcript.text
     assert engine.asked[-1][1] == words.transcript.text
 

@@ -144,7 +144,8 @@ def test_the_output_bag_holds_what_the_nodes_would_publish(outputs: Path, run: R
     for utterance, final in zip(run.utterances, finals, strict=True):
         length = sum(map(len, speech[utterance.utterance_id])) / 16000
         assert length == pytest.approx(utterance.end - utterance.start)
-        assert np.allclose(final.probabilities, utterance.probabilities, atol=1e-5)
+        found = [score.probability for score in final.scores]
+        assert np.allclose(found, utterance.probabilities, atol=1e-5)
         assert final.audio_weight + final.text_weight == pytest.approx(1.0)
 
 

@@ -82,7 +82,7 @@ def check_well_formed(chunks: list[SegmentChunk], samples: np.ndarray) -> list[t
 def facts(chunks: list[SegmentChunk]) -> list[tuple[Any, ...]]:
     return [
         (c.utterance_id, c.sequence, c.start, c.samples.tobytes(), str(c.quality), c.last,
-         c.truncated, c.speech_end)
+         c.truncated, c.endpoint, c.speech_end, c.beginning_lost)
         for c in chunks
     ]  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_boundaries_are_pre_roll_before_and_hang_over_after_the_speech() -> None
     samples = stream((0.1, 40), (0.9, 30), (0.1, 40))
     [(start, end)] = check_well_formed(segment(samples), samples)
     assert start == 40 * FRAME - 4800
-    assert end == 70 * FRAME + 3200
+    assert end == 70 * FRAME + 2560
 
 
 def test_speech_shorter_than_min_speech_is_no_utterance() -> None:
@@ -122,16 +122,59 @@ def test_hysteresis_holds_speech_between_the_thresholds() -> None:
     assert segment(weak_start, vad__threshold=0.5, vad__release_threshold=0.35) == []
     weak_end = stream((0.1, 20), (0.9, 10), (0.4, 30), (0.1, 40))
     [(_, end)] = check_well_formed(segment(weak_end), weak_end)
-    assert end == 60 * FRAME + 3200
+    assert end == 60 * FRAME + 2560
 
 
 def test_a_release_threshold_above_the_threshold_acts_as_the_threshold() -> None:
     assert config(vad__threshold=0.3, vad__release_threshold=0.9).release_threshold == 0.3
 
 
-def test_hang_over_is_at_most_the_pause() -> None:
+def test_at_an_endpoint_the_utterance_is_given_out_as_it_will_be_if_it_ends_there() -> None:
+    samples = stream((0.1, 20), (0.9, 30), (0.1, 40))
+    chunks = segment(samples)
+    endpoint, last = chunks[-2:]
+    assert [c.endpoint for c in chunks] == [False] * (len(chunks) - 2) + [True, False]
+    assert endpoint.speech_end == last.speech_end == 50 * FRAME
+    assert len(last.samples) == 0
+    assert last.quality == endpoint.quality
+
+
+def test_an_endpoint_comes_before_the_pause_is_over() -> None:
+    segmenter = Segmenter(config(segment__endpoint=0.16, segment__pause=0.6), ValueDetector())
+    segmenter.push(stream((0.1, 20), (0.9, 30)))
+    chunks = [segmenter.push(stream((0.1, 1))) for _ in range(30)]
+    assert [k for k, made in enumerate(chunks) if any(c.endpoint for c in made)] == [4]  # 0.16 s
+    assert [k for k, made in enumerate(chunks) if any(c.last for c in made)] == [18]  # 0.6 s
+
+
+def test_speech_that_goes_on_after_an_endpoint_stays_one_utterance() -> None:
+    samples = stream((0.1, 20), (0.9, 20), (0.1, 8), (0.9, 20), (0.1, 12), (0.9, 5), (0.1, 40))
+    chunks = segment(samples)
+    assert len(check_well_formed(chunks, samples)) == 1
+    assert [c.speech_end // FRAME for c in chunks if c.endpoint] == [40, 68, 85]
+
+
+def test_without_an_earlier_endpoint_the_pause_alone_ends_an_utterance() -> None:
+    samples = stream((0.1, 20), (0.9, 30), (0.1, 40))
+    chunks = segment(samples, segment__endpoint=0.6, segment__pause=0.6)
+    assert not any(c.endpoint for c in chunks)
+    assert chunks[-1].last
+
+
+def test_speech_that_is_there_already_when_listening_begins_has_lost_its_beginning() -> None:
+    lost = segment(stream((0.9, 30), (0.1, 40), (0.9, 30), (0.1, 40)))
+    assert {c.utterance_id: c.beginning_lost for c in lost} == {1: True, 2: False}
+    robot = stream((0.1, 20), (0.9, 60), (0.1, 40))
+    segmenter = Segmenter(
+        config(), ValueDetector(), robot_speaks=lambda begin, end: begin < 40 * FRAME
+    )
+    assert all(c.beginning_lost for c in segmenter.push(robot))
+
+
+@pytest.mark.parametrize(("endpoint", "pause"), [(0.512, 2.0), (2.0, 0.512)])
+def test_hang_over_is_at_most_what_ends_the_speech(endpoint: float, pause: float) -> None:
     samples = stream((0.1, 40), (0.9, 30), (0.1, 100))
-    values = {"segment__hang_over": 5.0, "segment__pause": 0.512}
+    values = {"segment__hang_over": 5.0, "segment__endpoint": endpoint, "segment__pause": pause}
     [(_, end)] = check_well_formed(segment(samples, **values), samples)
     assert end == 70 * FRAME + 16 * FRAME
 
@@ -196,7 +239,7 @@ def test_long_speech_is_cut_at_its_quietest_place_and_loses_no_sample() -> None:
     assert all(end - start <= 5 * 16000 for start, end in spans)
     assert all(a[1] == b[0] for a, b in pairwise(spans))
     assert [u[-1].truncated for u in utterances(chunks)] == [True] * (len(spans) - 1) + [False]
-    assert spans[-1][1] == 320 * FRAME + 3200
+    assert spans[-1][1] == 320 * FRAME + 2560
 
 
 def test_a_pause_at_the_maximum_length_ends_the_utterance_as_a_pause() -> None:
@@ -258,8 +301,8 @@ def test_without_muting_the_utterance_is_marked() -> None:
 def test_quality_of_an_utterance_covers_its_frames() -> None:
     samples = stream((0.1, 40), (0.9, 30), (0.1, 40))
     quality = segment(samples)[-1].quality
-    # 4800 samples of pre-roll touch 10 frames, 3200 of hang-over 7.
-    assert quality.speech_fraction == pytest.approx(30 / 47)
+    # 4800 samples of pre-roll touch 10 frames, 2560 of hang-over 5.
+    assert quality.speech_fraction == pytest.approx(30 / 45)
     assert quality.level_dbfs == pytest.approx(20 * np.log10(0.9), abs=0.1)
     assert quality.snr_db == pytest.approx(20 * np.log10(9), abs=0.3)
 

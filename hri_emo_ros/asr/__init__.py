@@ -24,7 +24,7 @@ class Recogniser(Protocol):
             quality: lets utterances without speech be skipped.
 
         Returns:
-            ``Transcript("")`` with confidence 0 where nothing was said.
+            EMPTY, with confidence 0, where nothing was said; REJECTED below `asr.min_confidence`.
         """
 
     def warm_up(self) -> None:
@@ -38,16 +38,31 @@ def make_recogniser(parameters: Mapping[str, Any]) -> Recogniser | None:
         HriEmoError: a value is refused, or the model cannot be loaded.
     """
     values = declared.check("asr_node", parameters)
-    backend = values["asr.backend"]
-    if backend == "auto":
-        backend = "whisper" if values["whisper.model"] else "pocketsphinx"
+    backend = choose_backend(values)
     # Imported where wanted: each brings a library that the other does not need.
     if backend == "whisper":
         from hri_emo_ros.asr.whisper import WhisperRecogniser
 
         return WhisperRecogniser(values)
-    if backend == "pocketsphinx":
-        from hri_emo_ros.asr.pocketsphinx import PocketsphinxRecogniser
+    if backend == "moonshine":
+        from hri_emo_ros.asr.moonshine import MoonshineRecogniser
 
-        return PocketsphinxRecogniser(values)
+        return MoonshineRecogniser(values)
     return None
+
+
+def choose_backend(values: Mapping[str, Any]) -> str:
+    """What `asr.backend` means here: moonshine, whisper or none.
+
+    Args:
+        values: all of the asr node's.
+    """
+    backend = str(values["asr.backend"])
+    if backend != "auto":
+        return backend
+    if values["whisper.model"]:
+        return "whisper"
+    from hri_emo_ros.asr.whisper import cuda_devices, installed_models
+
+    wanted = values["whisper.device"] != "cpu"
+    return "whisper" if wanted and installed_models() and cuda_devices() else "moonshine"

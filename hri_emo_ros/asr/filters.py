@@ -8,12 +8,19 @@ great confidence, so in doubt no words are better.
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hri_emo_ros.audio.quality import mean_square
-from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality, Transcript, Word
+from hri_emo_ros.types import (
+    SAMPLE_RATE,
+    FloatArray,
+    SignalQuality,
+    Transcript,
+    TranscriptStatus,
+    Word,
+)
 
 _SHORTEST = SAMPLE_RATE // 10
 """Samples below which there is no word."""
@@ -21,23 +28,6 @@ _FAINTEST = 1e-8
 """Power (-80 dB) below which there is nothing to recognise."""
 _LONGEST_PHRASE = 8
 """Words of a phrase that is looked for repeated."""
-_DOUBTFUL_CONFIDENCE = 0.6
-_DOUBTFUL_NO_SPEECH = 0.3
-_DOUBTFUL_SPEECH_FRACTION = 0.3
-
-# What Whisper writes on silence in the languages people met it in; without punctuation, lower case.
-_SILENCE_PHRASES = frozenset((
-    "you", "bye", "bye bye", "thank you", "thank you very much", "thanks for watching",
-    "thank you for watching", "thank you so much for watching", "please subscribe",
-    "thanks for listening", "see you next time", "see you in the next video",
-    "subtitles by the amaraorg community", "subtitles by", "transcription by castingwords",
-    "untertitel der amaraorgcommunity", "untertitel im auftrag des zdf für funk 2017",
-    "untertitelung des zdf 2020", "vielen dank", "vielen dank fürs zuschauen",
-    "soustitres réalisés par la communauté damaraorg", "merci davoir regardé cette vidéo",
-    "subtítulos realizados por la comunidad de amaraorg", "gracias por ver el video",
-    "sottotitoli creati dalla comunità amaraorg", "napisy stworzone przez społeczność amaraorg",
-    "dziękuję za uwagę", "продолжение следует", "ご視聴ありがとうございました", "感谢观看",
-))  # fmt: skip
 
 
 def worth_recognising(
@@ -80,50 +70,47 @@ def collapse_repetitions(words: Sequence[Word]) -> list[Word]:
     return kept
 
 
-def is_silence_phrase(
-    text: str, confidence: float, no_speech: float, quality: SignalQuality | None
-) -> bool:
-    """Whether `text` is what Whisper writes on silence, and something else speaks against it too.
-
-    Args:
-        text: the whole transcript.
-        confidence: mean confidence of its words, [0, 1].
-        no_speech: the recogniser's own probability that nobody spoke, [0, 1].
-        quality: of the utterance, if known.
-    """
-    if " ".join(_plain(text).split()) not in _SILENCE_PHRASES:
-        return False
-    return (
-        confidence < _DOUBTFUL_CONFIDENCE
-        or no_speech > _DOUBTFUL_NO_SPEECH
-        or (quality is not None and quality.speech_fraction < _DOUBTFUL_SPEECH_FRACTION)
-    )
-
-
 def make_transcript(
-    words: Sequence[Word], separator: str, min_confidence: float, language: str, latency: float
+    words: Sequence[Word],
+    confidence: float,
+    min_confidence: float,
+    language: str,
+    latency: float,
+    *,
+    endless: bool = False,
+    times_estimated: bool = False,
 ) -> Transcript:
-    """Words as a transcript; those below `min_confidence` are left out.
+    """Words as a transcript, refused as a whole where they are likely invented.
 
     Args:
-        words: in order of time; where `separator` is empty their texts bring their own blanks.
-        separator: between words in the text.
-        min_confidence: [0, 1].
+        words: in order of time; their texts bring their own blanks.
+        confidence: geometric mean of the tokens' probabilities, [0, 1].
+        min_confidence: below it the transcript is REJECTED, [0, 1] (`asr.min_confidence`).
         language: ISO 639-1 or empty.
         latency: s of computing.
+        endless: the recogniser found no end, as it does on noise: REJECTED, however sure it was.
+        times_estimated: the words' times were not measured.
 
     Returns:
-        Text "" and confidence 0 if no word is left.
+        EMPTY, with confidence 0, if there are no words.
     """
-    kept = [word for word in words if word.confidence >= min_confidence and word.text.strip()]
-    if not kept:
+    text = "".join(word.text for word in words).strip()
+    if not text:
         return Transcript("", confidence=0.0, latency=latency)
+    why = ""
+    if endless:
+        why = "the recogniser wrote on without an end"
+    elif confidence < min_confidence:
+        why = f"confidence {confidence:.2f} is below {min_confidence:.2f} (asr.min_confidence)"
     return Transcript(
-        text=separator.join(word.text for word in kept).strip(),
-        words=tuple(Word(w.text.strip(), w.start, w.end, w.confidence) for w in kept),
-        confidence=math.fsum(word.confidence for word in kept) / len(kept),
+        text=text,
+        words=tuple(replace(w, text=w.text.strip()) for w in words if w.text.strip()),
+        confidence=confidence,
         language=language,
         latency=latency,
+        word_times_estimated=times_estimated,
+        status=TranscriptStatus.REJECTED if why else TranscriptStatus.OK,
+        status_text=why,
     )
 
 

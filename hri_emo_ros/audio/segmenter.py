@@ -17,7 +17,11 @@ from hri_emo_ros.audio.buffer import SampleBuffer
 from hri_emo_ros.audio.quality import Frame, NoiseFloor, QualityMeter, mean_square
 from hri_emo_ros.audio.segments import SegmentChunk, SegmenterConfig
 from hri_emo_ros.audio.vad import FRAME, SileroVad, SpeechDetector
-from hri_emo_ros.types import FloatArray
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality
+
+BEGINNING = SAMPLE_RATE // 10
+"""Samples: speech found within the first 0.1 s of what is heard began before; the voice detector takes a
+few frames to find it."""
 
 
 @dataclass
@@ -28,9 +32,14 @@ class _Utterance:
     start: int
     frames: list[Frame]
     meter: QualityMeter
+    beginning_lost: bool = False
     released: int = 0
     """Everything before this index has been given out."""
     sequence: int = 0
+    endpoint: int = -1
+    """`speech_end` at the newest endpoint."""
+    quality: SignalQuality | None = None
+    """As of the newest endpoint: that of the utterance, should it end there."""
     speech_end: int = field(init=False)
     robot_speaking: bool = field(init=False)
 
@@ -54,6 +63,10 @@ class Segmenter:
     utterance is open, beginning `pre_roll` before its first speech frame, until a pause of `pause`
     or `max_length`. It ends `hang_over` after its last speech frame. Audio that may still turn out
     to be the pause is held back, so the chunks put end to end are the utterance exactly.
+
+    After `endpoint` of non-speech everything is given out in a chunk marked so, with the quality that
+    the utterance will have if it ends there: who works on it then has all of it, and the closing chunk
+    adds nothing. If speech goes on, that was a pause within the utterance.
 
     An utterance of `max_length` is cut behind the quietest frame of its last second (`cut_window`)
     and marked truncated; the next one begins with the very next sample.
@@ -84,10 +97,13 @@ class Segmenter:
         self._clipped: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._clip_weight = 1.0
         self._muted = False
+        self._deaf_until = 0
+        """Stream index before which nothing was heard."""
         self._clear()
 
     def _clear(self) -> None:
         """Forget what was heard; counting goes on."""
+        self._deaf_until = self._position
         self._buffer = SampleBuffer(self._position)
         self._frames: list[Frame] = []
         self._utterance: _Utterance | None = None
@@ -199,6 +215,7 @@ class Segmenter:
             self._clear()
         self._muted = True
         self._position += count
+        self._deaf_until = self._position
         self._clipped = self._clipped[np.searchsorted(self._clipped, self._position) :]
         self._buffer = SampleBuffer(self._position)
         self.counters["muted_samples"] += count
@@ -249,13 +266,14 @@ class Segmenter:
         while self._frames and self._frames[0].end <= start:
             del self._frames[0]
         if self._candidate is not None and self._candidate_speech >= config.min_speech:
-            self._open(start, self._frames)
+            lost = self._candidate - self._deaf_until < BEGINNING
+            self._open(start, self._frames, lost)
             self._frames = []
             self._candidate = None
 
-    def _open(self, start: int, frames: list[Frame]) -> None:
+    def _open(self, start: int, frames: list[Frame], beginning_lost: bool = False) -> None:
         self._utterance = _Utterance(
-            self._next_id, start, frames, QualityMeter(self._noise, frames)
+            self._next_id, start, frames, QualityMeter(self._noise, frames), beginning_lost
         )
         self._next_id += 1
         self.counters["utterances"] += 1
@@ -269,8 +287,13 @@ class Segmenter:
             if certain - utterance.start > config.max_length:
                 chunks += self._cut(utterance)
                 continue
-            if self._position - utterance.speech_end >= config.pause:
+            quiet = self._position - utterance.speech_end
+            if quiet >= config.pause:
                 return chunks + self._close(utterance)
+            if quiet >= config.endpoint:
+                if utterance.endpoint != utterance.speech_end:
+                    chunks += self._endpoint(utterance, certain)
+                break
             # What lies in the cut window may yet be the next utterance's.
             certain = min(certain, utterance.start + config.max_length - config.cut_window)
             while certain - utterance.released >= config.chunk:
@@ -295,16 +318,35 @@ class Segmenter:
             self._open(cut, after)
         return chunks
 
+    def _endpoint(self, utterance: _Utterance, end: int) -> list[SegmentChunk]:
+        """Speech seems to have ended: give out everything up to `end`."""
+        utterance.endpoint = utterance.speech_end
+        utterance.quality = self._quality(utterance, end)
+        chunks = self._release_to(utterance, end)
+        chunks.append(self._release(utterance, end, endpoint=True))
+        return chunks
+
+    def _quality(self, utterance: _Utterance, end: int) -> SignalQuality:
+        """Of the utterance if it ends at `end`."""
+        frames = (f for f in utterance.frames if f.end - f.length < end)
+        return QualityMeter(self._noise, frames).quality()
+
+    def _release_to(self, utterance: _Utterance, end: int) -> list[SegmentChunk]:
+        """Whole chunks that leave something up to `end`."""
+        chunks: list[SegmentChunk] = []
+        while end - utterance.released > self.config.chunk:
+            chunks.append(self._release(utterance, utterance.released + self.config.chunk))
+        return chunks
+
     def _close(self, utterance: _Utterance, cut: int | None = None) -> list[SegmentChunk]:
         end = cut
         if end is None:
             end = min(self._position, utterance.speech_end + self.config.hang_over)
-        utterance.meter = QualityMeter(
-            self._noise, (f for f in utterance.frames if f.end - f.length < end)
-        )
-        chunks: list[SegmentChunk] = []
-        while end - utterance.released > self.config.chunk:
-            chunks.append(self._release(utterance, utterance.released + self.config.chunk))
+        # Nothing was added since the endpoint: whoever worked on it then need not work again.
+        ended_there = utterance.endpoint == utterance.speech_end and utterance.released == end
+        if utterance.quality is None or not ended_there:
+            utterance.quality = self._quality(utterance, end)
+        chunks = self._release_to(utterance, end)
         chunks.append(self._release(utterance, end, last=True, truncated=cut is not None))
         # Frames of the pause may be the next utterance's pre-roll, but no sample is given out twice.
         self._frames = [f for f in utterance.frames if f.end > end]
@@ -313,20 +355,29 @@ class Segmenter:
         return chunks
 
     def _release(
-        self, utterance: _Utterance, end: int, last: bool = False, truncated: bool = False
+        self,
+        utterance: _Utterance,
+        end: int,
+        last: bool = False,
+        truncated: bool = False,
+        endpoint: bool = False,
     ) -> SegmentChunk:
         start = utterance.released
+        quality = utterance.quality if last or endpoint else utterance.meter.quality()
+        assert quality is not None
         chunk = SegmentChunk(
             utterance.id,
             utterance.sequence,
             start,
             utterance.start,
             self._buffer.copy(start, end),
-            utterance.meter.quality(),
+            quality,
             last,
             truncated,
+            endpoint,
             utterance.speech_end,
             utterance.robot_speaking,
+            utterance.beginning_lost,
         )
         utterance.released = end
         utterance.sequence += 1

@@ -21,8 +21,11 @@ class SegmenterConfig:
     pause: int
     max_length: int
     pre_roll: int
+    endpoint: int
+    """Non-speech after which speech seems to have ended; at or above `pause`, only the pause ends it."""
     hang_over: int
-    """At most `pause`."""
+    """At most `endpoint` and `pause`: when speech seems to have ended, all of an utterance that ends
+    there has been given out."""
     chunk: int
     mute: bool
 
@@ -50,7 +53,12 @@ class SegmenterConfig:
             pause=samples("segment.pause"),
             max_length=samples("segment.max_length"),
             pre_roll=samples("segment.pre_roll"),
-            hang_over=min(samples("segment.hang_over"), samples("segment.pause")),
+            endpoint=samples("segment.endpoint"),
+            hang_over=min(
+                samples("segment.hang_over"),
+                samples("segment.endpoint"),
+                samples("segment.pause"),
+            ),
             chunk=samples("segment.chunk"),
             mute=values["robot_speaking.mute"],
         )
@@ -73,6 +81,8 @@ class SegmentChunk:
     quality: SignalQuality
     last: bool
     truncated: bool
+    endpoint: bool
     speech_end: int
     """One past the last sample of the last speech frame so far."""
     robot_speaking: bool
+    beginning_lost: bool

@@ -20,6 +20,8 @@ class UtteranceBuffer:
         """Sensor time of the first sample held, ns."""
         self.stream_start_sample = chunk.stream_start_sample + chunk.first_sample
         self.quality: SignalQuality = chunk.quality
+        self.beginning_lost = chunk.beginning_lost or chunk.first_sample > 0
+        """What is held does not begin where the person began."""
         self.robot_speaking = False
         self.truncated = False
         self.closed = False

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import hri_emo_ros
+from hri_emo_ros.parameters import ASR_BACKENDS
 
 DEFAULT_SPEED = 1.25
 """Plays the 50 s of the demo recording in 40 s."""
@@ -27,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", default="", help="model bundle; empty is the shipped one")
     parser.add_argument(
-        "--asr", default="auto", choices=("auto", "whisper", "pocketsphinx", "none"),
-        help="recogniser (%(default)s: pocketsphinx, or Whisper with --whisper-model)",
-    )  # fmt: skip
+        "--asr", default="auto", choices=ASR_BACKENDS, help="recogniser (%(default)s)"
+    )
     parser.add_argument("--whisper-model", default="", metavar="DIR", help="faster-whisper folder")
     parser.add_argument(
         "--domain", type=int, default=None, help="ROS_DOMAIN_ID (default: a free one)"

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from hri_emo_ros.asr import make_recogniser
     from hri_emo_ros.audio.files import read_audio
+    from hri_emo_ros.audio.quality import measure_quality
     from hri_emo_ros.engine import EmotionEngine
     from hri_emo_ros.model.figure import draw_explanation
     from hri_emo_ros.parameters import load_parameters
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         transcript = Transcript(args.text)
     else:
         recogniser = make_recogniser(parameters["asr_node"])
-        transcript = recogniser.transcribe(samples) if recogniser else Transcript("")
+        quality = measure_quality(samples)
+        transcript = recogniser.transcribe(samples, quality) if recogniser else Transcript("")
     estimate = engine.estimate(samples, transcript, explain=True)
     draw_explanation(estimate, samples, args.out)
     top = float(estimate.probabilities.max())

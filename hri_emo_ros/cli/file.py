@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
+from hri_emo_ros import messages
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.audio.frontend import AudioFrontEnd
+from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.parameters import load_parameters
+from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
 from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
-from hri_emo_ros.types import SAMPLE_RATE, EmotionEstimate, FloatArray, Transcript
-from hri_emo_ros.view.terminal import from_outcome, history_table, now_panel
+from hri_emo_ros.types import SAMPLE_RATE, Fault, FloatArray, Transcript, TranscriptStatus
+from hri_emo_ros.view.shown import from_outcome
+from hri_emo_ros.view.terminal import history_table, now_panel
 
 BLOCK = SAMPLE_RATE // 10
 """Samples fed at a time."""
@@ -42,9 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that runs the pipeline without ROS."""
     parser.add_argument(
-        "--asr", choices=("auto", "whisper", "pocketsphinx", "none"), default=None,
-        help="recogniser (default: as in --params; auto is pocketsphinx without --whisper-model)",
-    )  # fmt: skip
+        "--asr", choices=ASR_BACKENDS, default=None, help="recogniser (default: as in --params)"
+    )
     parser.add_argument("--whisper-model", default="", metavar="DIR", help="faster-whisper folder")
     parser.add_argument("--bundle", default="", help="model bundle; empty is the shipped one")
     parser.add_argument(
@@ -110,7 +111,7 @@ def estimate_whole(
     """A clip as one utterance."""
     transcript = Transcript(text) if text is not None else None
     if transcript is None and recogniser is not None:
-        transcript = recogniser.transcribe(samples)
+        transcript = recogniser.transcribe(samples, measure_quality(samples))
     estimate = engine.estimate(samples, transcript)
     asr = transcript.latency if transcript else 0.0
     latency = {"asr": asr, **estimate.latency}
@@ -145,36 +146,28 @@ def _file_json(path: Path, outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON: the fields of EmotionState under the same names; seconds throughout."""
-    estimate: EmotionEstimate = outcome.estimate
-    transcript, quality = estimate.transcript, estimate.quality
-    snr = quality.snr_db if quality and not math.isnan(quality.snr_db) else None
-    named = estimate.labels
-    return {
-        "utterance_id": outcome.utterance_id,
-        "start": round(outcome.stamp_ns * 1e-9, 3),
-        "duration": round(estimate.duration, 3),
-        "dominant": None if estimate.abstained else estimate.dominant,
-        "probabilities": _by_label(named, estimate.probabilities),
-        "above_threshold": [
-            label for label, above in zip(named, estimate.above_threshold, strict=True) if above
-        ],
-        "uncertainty": round(float(estimate.uncertainty), 4),
-        "abstained": estimate.abstained,
+    """An outcome as JSON: EmotionState's fields under the same names, enumerations as words.
+
+    Seconds throughout; NaN is null; `start` stands for the header.
+    """
+    fields = messages.state(outcome, "", "")
+    estimate = outcome.estimate
+    status = estimate.transcript.status if estimate.transcript else TranscriptStatus.NONE
+    fault = estimate.quality.fault if estimate.quality else Fault.NONE
+    fields |= {
+        "stage": outcome.stage,
         "abstain_reason": estimate.abstain_reason.name.lower(),
-        "abstain_text": estimate.abstain_text,
-        "audio_weight": round(float(estimate.audio_weight), 4),
-        "text_weight": round(float(estimate.text_weight), 4),
-        "audio_weight_per_emotion": _by_label(named, estimate.audio_weight_per_emotion),
-        "snr_db": None if snr is None else round(snr, 1),
-        "transcript": transcript.text if transcript else "",
-        "transcript_confidence": round(transcript.confidence, 3) if transcript else 0.0,
-        "language": transcript.language if transcript else "",
-        "model_id": estimate.model_id,
-        "latency": {stage: round(seconds, 4) for stage, seconds in outcome.latency.items()},
+        "transcript_status": status.name.lower(),
     }
+    fields["quality"]["fault"] = fault.name.lower()
+    del fields["header"], fields["stream_id"]
+    plain: dict[str, Any] = _plain(fields)
+    return {"start": round(outcome.stamp_ns * 1e-9, 3), **plain}
 
 
-def _by_label(labels: tuple[str, ...], values: FloatArray) -> dict[str, float]:
-    rounded = np.asarray(values, np.float64).round(4).tolist()
-    return dict(zip(labels, rounded, strict=False))
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

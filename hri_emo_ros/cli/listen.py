@@ -12,14 +12,15 @@ from rich.console import Console
 from rich.live import Live
 
 from hri_emo_ros.asr import Recogniser, make_recogniser
+from hri_emo_ros.asr.endpoint import EndpointRecogniser, Recognition, SpeechCollector
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.sources import Block, MicrophoneSource
-from hri_emo_ros.audio.utterance import UtteranceBuffer
 from hri_emo_ros.cli.file import add_pipeline_arguments, load_engine, pipeline_parameters
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
-from hri_emo_ros.types import SpeechChunk, Transcript
-from hri_emo_ros.view.terminal import Shown, from_outcome, screen
+from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
+from hri_emo_ros.view.shown import Shown, from_outcome
+from hri_emo_ros.view.terminal import screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +75,8 @@ def _listen(
         for chunk in front_end.push(_bytes(block), stamp):
             joiner.speech(chunk, now)
             words.speech(chunk)
-        for utterance, transcript in words.ready():
-            joiner.transcript(utterance, transcript, time.monotonic())
+        for due, transcript in words.ready():
+            joiner.transcript(due.chunk.utterance_id, transcript, time.monotonic(), final=due.final)
         joiner.tick(time.monotonic())
         view.show(taken / microphone.sample_rate)
         if seconds and now - begin >= seconds:
@@ -89,38 +90,39 @@ class _Words:
     """Recognises in a thread of its own, so that listening goes on meanwhile."""
 
     def __init__(self, recogniser: Recogniser | None) -> None:
-        self._recogniser = recogniser
-        self._open: UtteranceBuffer | None = None
-        self._jobs: queue.Queue[UtteranceBuffer] = queue.Queue()
-        self._done: queue.Queue[tuple[int, Transcript | None]] = queue.Queue()
+        self._collector = SpeechCollector()
+        self._jobs: queue.Queue[Recognition] = queue.Queue()
+        self._done: queue.Queue[tuple[Recognition, Transcript]] = queue.Queue()
+        self._newest: Recognition | None = None
+        self._listening = recogniser is not None
         if recogniser is not None:
-            threading.Thread(target=self._work, args=(recogniser,), daemon=True).start()
+            words = EndpointRecogniser(recogniser)
+            threading.Thread(target=self._work, args=(words,), daemon=True).start()
 
     def speech(self, chunk: SpeechChunk) -> None:
-        if self._open is None or chunk.sequence == 0:
-            self._open = UtteranceBuffer(chunk)
-        else:
-            self._open.add(chunk)
-        if chunk.last:
-            self._jobs.put(self._open)
-            self._open = None
+        due = self._collector.add(chunk)
+        if due is not None and self._listening:
+            self._newest = due
+            self._jobs.put(due)
 
-    def ready(self) -> list[tuple[int, Transcript | None]]:
+    def ready(self) -> list[tuple[Recognition, Transcript]]:
         found = []
         while not self._done.empty():
             found.append(self._done.get())
         return found
 
-    def _work(self, recogniser: Recogniser) -> None:
+    def _work(self, words: EndpointRecogniser) -> None:
         while True:
             speech = self._jobs.get()
+            if not speech.final and speech is not self._newest:
+                continue  # The person went on meanwhile.
             try:
-                transcript = recogniser.transcribe(speech.samples, speech.quality)
+                transcript = words.recognise(speech)
             except Exception as error:  # Voice alone speaks then; listening goes on.
-                print(f"recogniser: {type(error).__name__}: {error}", file=sys.stderr)
-                self._done.put((speech.utterance_id, None))
-                continue
-            self._done.put((speech.utterance_id, transcript))
+                why = f"{type(error).__name__}: {error}"
+                print(f"recogniser: {why}", file=sys.stderr)
+                transcript = Transcript("", status=TranscriptStatus.FAILED, status_text=why)
+            self._done.put((speech, transcript))
 
 
 class _View:

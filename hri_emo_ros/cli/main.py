@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "train a model from a YAML configuration",
     "evaluate": "score a bundle on a manifest of clips and texts",
     "runs": "compare training runs",
+    "doctor": "say whether the nodes would start here, and with what",
     "parameters": "print every node parameter with default, bounds and meaning",
     "bench": "measure speed and memory",
 }

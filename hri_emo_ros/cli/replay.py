@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.parameters import Value, load_parameters
+from hri_emo_ros.parameters import ASR_BACKENDS, Value, load_parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", default="", help="model, instead of model.bundle")
     parser.add_argument(
-        "--asr", default="", choices=("", "auto", "whisper", "pocketsphinx", "none"),
+        "--asr", default="", choices=("", *ASR_BACKENDS),
         help="recogniser, instead of asr.backend",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hri_emo_ros.cli.replay import pipeline_parameters
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.parameters import ASR_BACKENDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, metavar="FILE.yaml", help="parameters to start from")
     parser.add_argument("--set", action="append", default=[], metavar="NAME:=VALUE")
     parser.add_argument("--bundle", default="", help="model, instead of model.bundle")
-    parser.add_argument(
-        "--asr", default="", choices=("", "auto", "whisper", "pocketsphinx", "none")
-    )
+    parser.add_argument("--asr", default="", choices=("", *ASR_BACKENDS))
     parser.add_argument(
         "--out", type=Path, default=Path("tuned.yaml"), metavar="FILE.yaml", help="(%(default)s)"
     )

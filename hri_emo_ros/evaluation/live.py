@@ -32,11 +32,12 @@ from hri_emo_ros.evaluation.replay import Parameters, ReplayRun, read_reference
 from hri_emo_ros.evaluation.replay_outputs import progress_bar
 from hri_emo_ros.evaluation.rosbag_types import emotion_typestore
 from hri_emo_ros.evaluation.utterances import UtteranceLog
+from hri_emo_ros.messages import LATENCY_FIELDS
 from hri_emo_ros.nodes import qos
-from hri_emo_ros.nodes.conversions import LATENCY_FIELDS, chunk_of, to_ns, to_time, transcript_of
+from hri_emo_ros.nodes.conversions import chunk_of, quality_of, to_ns, to_time, transcript_of
 from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
 from hri_emo_ros.pipeline import Outcome, TranscriptRecord
-from hri_emo_ros.types import AbstainReason, EmotionEstimate
+from hri_emo_ros.types import AbstainReason, EmotionEstimate, Transcript, TranscriptStatus
 
 LAST_WAIT = 60.0
 """Longest wait for the final states still due once the recording is over, s."""
@@ -165,7 +166,15 @@ class _Recorder:
         self._keep("transcript", message)
         self.recogniser = message.recogniser or self.recogniser
         stamp_ns = to_ns(message.header.stamp)
-        self.log.add(TranscriptRecord(message.utterance_id, stamp_ns, transcript_of(message)))
+        self.log.add(
+            TranscriptRecord(
+                message.utterance_id,
+                stamp_ns,
+                transcript_of(message),
+                message.duration,
+                message.stage == TranscriptMsg.STAGE_FINAL,
+            )
+        )
 
     def _state(self, message: EmotionState) -> None:
         self._keep("emotion_state", message)
@@ -269,23 +278,32 @@ class _Player:
 
 def _outcome(message: EmotionState) -> Outcome:
     """EmotionState -> Outcome, as far as the evaluation needs it."""
-    labels = tuple(message.labels)
+    scores = message.scores
+    words = message.transcript or message.rejected_transcript
     estimate = EmotionEstimate(
-        labels=labels,
-        probabilities=np.array(message.probabilities, np.float32)
-        if len(message.probabilities)
-        else np.full(max(1, len(labels)), 1.0 / max(1, len(labels)), np.float32),
-        above_threshold=np.array(message.above_threshold, np.bool_),
+        labels=tuple(score.label for score in scores),
+        probabilities=np.array([score.probability for score in scores], np.float32),
+        above_threshold=np.array([score.above_threshold for score in scores], np.bool_),
         uncertainty=message.uncertainty,
         audio_weight=message.audio_weight,
         text_weight=message.text_weight,
-        audio_weight_per_emotion=np.array(message.audio_weight_per_emotion, np.float32),
-        text_weight_per_emotion=np.array(message.text_weight_per_emotion, np.float32),
+        audio_weight_per_emotion=np.array([score.audio_weight for score in scores], np.float32),
+        text_weight_per_emotion=np.array([score.text_weight for score in scores], np.float32),
         duration=message.duration,
         model_id=message.model_id,
+        valence=message.valence,
+        arousal=message.arousal,
+        voice_id=message.voice_id,
+        voice_utterances=message.voice_utterances,
+        beginning_lost=message.beginning_lost,
         abstain_reason=AbstainReason(message.abstain_reason),
-        quality=None,
-        transcript=None,
+        quality=quality_of(message.quality),
+        transcript=Transcript(
+            words,
+            confidence=message.transcript_confidence,
+            language=message.language,
+            status=TranscriptStatus(message.transcript_status),
+        ),
     )
     final = message.stage == EmotionState.STAGE_FINAL
     return Outcome(

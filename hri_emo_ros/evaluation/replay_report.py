@@ -137,7 +137,7 @@ def _scored_sections(run: ReplayRun, summary: Mapping[str, Any]) -> list[Section
     if summary["utterances"]:
         sections += [_overall_section(summary), _per_emotion_section(run, summary)]
         sections.append(_confidence_section(run, summary))
-    return [*sections, _segmentation_section(summary)]
+    return [*sections, _segmentation_section(run, summary)]
 
 
 def _overall_section(summary: Mapping[str, Any]) -> Section:
@@ -192,7 +192,7 @@ def _confidence_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section:
     )
 
 
-def _segmentation_section(summary: Mapping[str, Any]) -> Section:
+def _segmentation_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section:
     cut = summary["segmentation"]
     counts = [
         ["labelled", cut["labels"], "stretches of speech that a person marked"],
@@ -203,7 +203,9 @@ def _segmentation_section(summary: Mapping[str, Any]) -> Section:
         ["merged", cut["merged"], "utterances over several labels"],
         ["unlabelled", cut["unlabelled"], "utterances where nobody is labelled"],
         ["truncated", cut["truncated"], "utterances cut at segment.max_length"],
-    ]
+        ["words refused", sum(bool(u.rejected_transcript) for u in run.utterances),
+         "utterances whose transcript was rejected (asr.min_confidence): the voice alone spoke"],
+    ]  # fmt: skip
     errors = [
         [name, cut[key]["mean"], cut[key]["mean_absolute"], cut[key]["p90_absolute"]]
         for name, key in (("start", "start_error"), ("end", "end_error"))
@@ -259,7 +261,7 @@ def _state_row(u: HeardUtterance, truth: str) -> list[Any]:
         u.audio_weight,
         u.text_weight,
         round(u.snr_db, 1),
-        u.transcript,
+        f"[refused: {u.rejected_transcript}]" if u.rejected_transcript else u.transcript,
     ]
 
 

@@ -11,23 +11,12 @@ import numpy as np
 from hri_emo_ros.pipeline import LATENCY_STAGES, Outcome, Record, TranscriptRecord
 from hri_emo_ros.types import (
     SAMPLE_RATE,
-    AbstainReason,
     EmotionEstimate,
     SignalQuality,
     SpeechChunk,
     Transcript,
+    TranscriptStatus,
 )
-
-NO_ESTIMATE = frozenset(
-    reason.name.lower()
-    for reason in (
-        AbstainReason.NO_SPEECH,
-        AbstainReason.ROBOT_SPEAKING,
-        AbstainReason.NO_MODEL,
-        AbstainReason.ERROR,
-    )
-)
-"""Reasons of abstaining under which nothing was estimated: the probabilities are placeholders."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +54,11 @@ class HeardUtterance:
     text_weight: float = 0.5
     audio_weight_per_emotion: list[float] = field(default_factory=list)
     transcript: str = ""
+    """The words that the estimate used."""
+    transcript_status: str = "none"
+    """`TranscriptStatus` in lower case."""
+    rejected_transcript: str = ""
+    """Words that were recognised and refused."""
     transcript_confidence: float = 0.0
     language: str = ""
     words: list[tuple[str, float, float]] = field(default_factory=list)
@@ -163,7 +157,7 @@ class UtteranceLog:
 
     def _add_outcome(self, outcome: Outcome) -> HeardUtterance | None:
         estimate = outcome.estimate
-        self.labels, self.model_id = estimate.labels, estimate.model_id
+        self.labels, self.model_id = estimate.labels or self.labels, estimate.model_id
         utterance = self._open.get(outcome.utterance_id)
         if utterance is None:
             # Its speech was not recorded (another tool's bag): the state alone tells of it.
@@ -196,19 +190,24 @@ def _add_quality(utterance: HeardUtterance, quality: SignalQuality) -> None:
 
 
 def _add_words(utterance: HeardUtterance, transcript: Transcript) -> None:
-    utterance.transcript = transcript.text
+    rejected = transcript.status is TranscriptStatus.REJECTED
+    utterance.transcript = transcript.text if transcript.usable else ""
+    utterance.transcript_status = transcript.status.name.lower()
+    utterance.rejected_transcript = transcript.text if rejected else ""
     utterance.transcript_confidence = float(transcript.confidence) if transcript.text else 0.0
     utterance.language = transcript.language
-    utterance.words = [
-        (word.text, utterance.start + word.start, utterance.start + word.end)
-        for word in transcript.words
-    ]
+    if transcript.words:
+        utterance.words = [
+            (word.text, utterance.start + word.start, utterance.start + word.end)
+            for word in transcript.words
+            if transcript.usable
+        ]
 
 
 def _add_estimate(utterance: HeardUtterance, estimate: EmotionEstimate) -> None:
     if estimate.abstained:
         utterance.abstained = estimate.abstain_reason.name.lower()
-    if utterance.abstained not in NO_ESTIMATE:
+    if estimate.computed:
         utterance.probabilities = [float(p) for p in estimate.probabilities]
         utterance.dominant = estimate.dominant
     utterance.uncertainty = float(estimate.uncertainty)
@@ -218,6 +217,4 @@ def _add_estimate(utterance: HeardUtterance, estimate: EmotionEstimate) -> None:
     if estimate.quality is not None:
         _add_quality(utterance, estimate.quality)
     if estimate.transcript is not None:
-        utterance.transcript = estimate.transcript.text
-        utterance.transcript_confidence = float(estimate.transcript.confidence)
-        utterance.language = estimate.transcript.language
+        _add_words(utterance, estimate.transcript)

@@ -196,7 +196,7 @@ def _words(text: EncodedText | None, transcript: Transcript | None) -> tuple[Wor
     """The encoder's words, with the recogniser's times where its words are the same ones."""
     if text is None:
         return ()
-    timed = transcript.words if transcript is not None else ()
+    timed = transcript.words if transcript is not None and transcript.usable else ()
     if [w.text.strip() for w in timed[: len(text.words)]] == text.words:
         return tuple(timed[: len(text.words)])
     confidence = transcript.confidence if transcript is not None else 1.0

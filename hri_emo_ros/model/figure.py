@@ -52,7 +52,8 @@ def draw_explanation(estimate: EmotionEstimate, samples: FloatArray | None, path
         rows = 3 if has_words else 2
         left = outer[0].subgridspec(rows, 1, height_ratios=(1, 1.5, 2.0)[:rows], hspace=0.42)
         wave = figure.add_subplot(left[0])
-        _waveform(wave, samples, explanation.words)
+        estimated = estimate.transcript is not None and estimate.transcript.word_times_estimated
+        _waveform(wave, samples, explanation.words, estimated)
         _moments(figure.add_subplot(left[1], sharex=wave), estimate, order)
         if has_words:
             _alignment(figure.add_subplot(left[2], sharex=wave), estimate)
@@ -79,9 +80,12 @@ def _headline(estimate: EmotionEstimate) -> str:
 
 
 def _subtitle(estimate: EmotionEstimate) -> str:
-    text = estimate.transcript.text.strip() if estimate.transcript else ""
+    transcript = estimate.transcript
+    text = transcript.text.strip() if transcript else ""
     if len(text) > 130:
         text = text[:127] + "..."
+    if transcript and text and not transcript.usable:
+        return f"“{text}”\nJudged by the voice alone: {transcript.status_text or 'refused words'}."
     if not text:
         return "Judged by the voice alone: there were no words."
     if not estimate.duration:
@@ -103,7 +107,7 @@ def _legend(has_voice: bool, has_words: bool) -> str:
     return " ".join(sentences)
 
 
-def _waveform(axes: Axes, samples: FloatArray, words: tuple[Word, ...]) -> None:
+def _waveform(axes: Axes, samples: FloatArray, words: tuple[Word, ...], estimated: bool) -> None:
     seconds = len(samples) / SAMPLE_RATE
     # One vertical line per pixel column, from the least to the greatest sample in it.
     columns = min(1500, len(samples))
@@ -117,8 +121,10 @@ def _waveform(axes: Axes, samples: FloatArray, words: tuple[Word, ...]) -> None:
     axes.set_xlim(0, seconds)
     axes.set_yticks([])
     timed = [word for word in words if word.end > word.start]
-    axes.set_title("The sound" + (" and its words" if timed else ""), loc="left", fontsize=11.5,
-                   pad=22 if timed else 6)  # fmt: skip
+    title = "The sound"
+    if timed:
+        title += " and its words" + (" (their times are estimates)" if estimated else "")
+    axes.set_title(title, loc="left", fontsize=11.5, pad=22 if timed else 6)
     for index, word in enumerate(timed):
         axes.axvspan(
             word.start, word.end, color="#f2c14e", alpha=0.18 + 0.14 * (index % 2), linewidth=0

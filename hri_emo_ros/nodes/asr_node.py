@@ -1,4 +1,4 @@
-"""Turns every utterance into words, as soon as it has ended."""
+"""Turns every utterance into words, from the moment at which it seems to have ended."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 from hri_emo_msgs.msg import Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.asr import Recogniser, make_recogniser
-from hri_emo_ros.audio.utterance import UtteranceBuffer
+from hri_emo_ros.asr.endpoint import EndpointRecogniser, Recognition, SpeechCollector
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode, run
 from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
-from hri_emo_ros.types import SpeechChunk, Transcript
+from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A whole utterance that waits for the recogniser, or new parameter values."""
+    """Speech that waits for the recogniser, or new parameter values."""
 
-    speech: UtteranceBuffer | None = None
-    last: SpeechChunk | None = None
+    speech: Recognition | None = None
     stream_id: str = ""
     frame_id: str = ""
     arrived: float = 0.0
@@ -33,16 +32,22 @@ class _Job:
 
 
 class AsrNode(HriNode):
-    """`speech` in, `transcript` out: one for each utterance, whatever happens to it."""
+    """`speech` in, `transcript` out.
+
+    For each utterance one that says that it is taken on, one at each endpoint, and exactly one final one,
+    whatever happens to it.
+    """
 
     def __init__(self) -> None:
         super().__init__("asr_node")
         self._recogniser: Recogniser | None = None
         self._worker: Worker[_Job] | None = None
         self._input: AdaptiveSubscription | None = None
-        self._open: UtteranceBuffer | None = None
-        self._stream = ""
-        self._recognised = 0
+        self._collector = SpeechCollector()
+        self._newest: Recognition | None = None
+        """The newest speech to be recognised; older speech of the same utterance is passed over."""
+        self._last_claim = ("", 0)
+        self._recognised = self._passed_over = self._rejected = 0
 
     def build(self, parameters: dict[str, Value]) -> None:
         self._recogniser = make_recogniser(parameters)
@@ -50,6 +55,7 @@ class AsrNode(HriNode):
             self.get_logger().info("asr.backend is 'none': no transcripts are published")
             return
         self._recogniser.warm_up()
+        self._words = EndpointRecogniser(self._recogniser)
         self._transcripts = self.create_lifecycle_publisher(
             TranscriptMsg, "transcript", qos.TRANSCRIPT
         )
@@ -58,9 +64,15 @@ class AsrNode(HriNode):
             self._work,
             lambda error: self.failed("asr", error),
             capacity=float(parameters["asr.queue"]),  # type: ignore[arg-type]
-            cost=lambda job: 0.0 if job.speech is None else 1.0,
+            # Provisional work is passed over when newer is there, so only utterances that are over pile up.
+            cost=lambda job: float(job.speech is not None and job.speech.final),
             dropped=self._on_dropped,
         )
+
+    def open(self) -> None:
+        if self._worker is None:
+            return
+        # Not before: speech_node sees by it that somebody listens.
         self._input = AdaptiveSubscription(
             self,
             "speech",
@@ -70,18 +82,15 @@ class AsrNode(HriNode):
             before_publisher=True,
         )
 
-    def open(self) -> None:
-        """The subscription is there already; `state` lets its messages through."""
-
     def close(self) -> None:
-        self._open = None
+        if self._input is not None:
+            self._input.destroy()
+            self._input = None
+        self._collector.clear()
         if self._worker is not None:
             self._worker.drain(5.0)
 
     def dismantle(self) -> None:
-        if self._input is not None:
-            self._input.destroy()
-            self._input = None
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -101,6 +110,10 @@ class AsrNode(HriNode):
         return {
             "recogniser": self._recogniser.name if self._recogniser else "none",
             "utterances recognised": self._recognised,
+            "transcripts rejected": self._rejected,
+            "provisional recognitions passed over": self._passed_over,
+            "utterances whose end was lost": self._collector.unclosed,
+            "late chunks": self._collector.late,
             "utterances waiting": int(self._worker.waiting) if self._worker else 0,
         }
 
@@ -108,69 +121,78 @@ class AsrNode(HriNode):
         if self.state != "active" or self._worker is None:
             return
         chunk = conversions.chunk_of(message)
-        speech = self._open
-        if (
-            speech is None
-            or self._stream != message.stream_id
-            or (speech.utterance_id != chunk.utterance_id)
-        ):
-            if speech is not None:
-                self.diagnostics.count("utterances whose end was lost")
-            self._stream = message.stream_id
-            self._open = speech = UtteranceBuffer(chunk)
-        elif not speech.add(chunk):
-            self.diagnostics.count("late chunks")
-            return
-        if chunk.last:
-            self._open = None
+        utterance = (message.stream_id, chunk.utterance_id)
+        if utterance != self._last_claim:
+            self._last_claim = utterance
+            taken = Transcript("", status=TranscriptStatus.NONE)
+            self._publish(_Job(stream_id=message.stream_id), chunk, taken, final=False)
+        speech = self._collector.add(chunk, message.stream_id)
+        if speech is not None:
+            self._newest = speech
             self._worker.put(
-                _Job(speech, chunk, message.stream_id, message.header.frame_id, time.monotonic())
+                _Job(speech, message.stream_id, message.header.frame_id, time.monotonic())
             )
 
     def _work(self, job: _Job) -> None:
         assert self._recogniser is not None
-        if job.speech is None or job.last is None:
+        speech = job.speech
+        if speech is None:
             # Cheap: the recogniser keeps its model and takes over the values.
             configure: Any = self._recogniser
             configure.configure(job.parameters)
             return
+        if not speech.final and speech is not self._newest:
+            self._passed_over += 1
+            return
         queueing = time.monotonic() - job.arrived
         try:
-            transcript = self._recogniser.transcribe(job.speech.samples, job.speech.quality)
+            transcript = self._words.recognise(speech)
         except Exception as error:
             self.failed("asr", error)
-            self._publish(job, None, queueing, f"{type(error).__name__}: {error}")
-            return
-        self._recognised += 1
-        self._publish(job, transcript, queueing)
+            transcript = _failed(f"{type(error).__name__}: {error}")
+        if speech.final:
+            self._recognised += transcript.status is not TranscriptStatus.FAILED
+            self._rejected += transcript.status is TranscriptStatus.REJECTED
+        self._publish(job, speech.chunk, transcript, speech.final, speech.duration, queueing)
 
     def _on_dropped(self, job: _Job) -> None:
+        assert job.speech is not None
         self.diagnostics.failure(
             "dropped utterances",
             "the recogniser is too slow: utterances pass without words (asr.queue, or a smaller "
             "whisper.model)",
             Level.WARN,
         )
-        self._publish(job, None, time.monotonic() - job.arrived, "asr.queue was full")
+        waited = time.monotonic() - job.arrived
+        full = _failed("asr.queue was full")
+        self._publish(job, job.speech.chunk, full, True, job.speech.duration, waited)
 
     def _publish(
-        self, job: _Job, transcript: Transcript | None, queueing: float, failure: str = ""
+        self,
+        job: _Job,
+        chunk: SpeechChunk,
+        transcript: Transcript,
+        final: bool,
+        duration: float = 0.0,
+        queueing: float = 0.0,
     ) -> None:
-        assert job.speech is not None
-        assert job.last is not None
         assert self._recogniser is not None
         self._transcripts.publish(
             conversions.transcript_message(
                 transcript,
-                job.last,
+                chunk,
                 job.stream_id,
                 job.frame_id,
                 recogniser=self._recogniser.name,
-                duration=job.speech.duration,
+                duration=duration,
                 queueing=queueing,
-                failure=failure,
+                final=final,
             )
         )
+
+
+def _failed(why: str) -> Transcript:
+    return Transcript("", status=TranscriptStatus.FAILED, status_text=why)
 
 
 def main() -> int:

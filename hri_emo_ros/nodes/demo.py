@@ -20,7 +20,8 @@ from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import FloatArray
 from hri_emo_ros.view import picture as pictures
-from hri_emo_ros.view.terminal import Shown, from_message, history_table, screen
+from hri_emo_ros.view.shown import Shown, from_message
+from hri_emo_ros.view.terminal import history_table, screen
 
 LAST_WAIT = 20.0
 """Longest wait for the last final state after the recording's end, seconds, on a slow machine."""

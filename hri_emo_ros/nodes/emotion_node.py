@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 
 from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
@@ -18,9 +19,12 @@ from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
 from hri_emo_ros.types import AbstainReason, Transcript
+from hri_emo_ros.view.shown import from_message
 
 TICK = 0.02
 """Seconds between looks for utterances whose wait for words is over."""
+LOOK = 0.5
+"""Seconds between looks at whether anybody publishes words."""
 QUEUE = 4000
 """Messages that may wait while the model works: a quarter of an hour of speech."""
 
@@ -38,8 +42,12 @@ class EmotionNode(HriNode):
         self._engine: Any = None
         self._worker: Worker[Callable[[], None]] | None = None
         self._inputs: list[AdaptiveSubscription] = []
+        self._words: AdaptiveSubscription | None = None
+        self._look: Any = None
         self._stream = ""
         self._frame = ""
+        self._announced: TranscriptMsg | None = None
+        """Of an utterance of a stream whose speech has not come yet."""
 
     def build(self, parameters: dict[str, Value]) -> None:
         # Here and not above: torch is loaded by this node alone, and only when it is needed.
@@ -70,6 +78,9 @@ class EmotionNode(HriNode):
             idle=self._tick,
             period=TICK,
         )
+
+    def open(self) -> None:
+        # Not before: speech_node sees by it that somebody listens.
         self._inputs = [
             AdaptiveSubscription(
                 self,
@@ -80,37 +91,41 @@ class EmotionNode(HriNode):
                 before_publisher=True,
             )
         ]
-        source = parameters["transcript.source"]
-        if source != "none":
-            kind: tuple[str, type, Callable[[Any], None]] = (
-                ("hri_emo_msgs/msg/Transcript", TranscriptMsg, self._on_transcript)
-                if source == "transcript"
-                else ("std_msgs/msg/String", String, self._on_string)
-            )
-            self._inputs.append(
-                AdaptiveSubscription(
-                    self,
-                    "transcript",
-                    {kind[0]: kind[1]},
-                    kind[2],
-                    qos.TRANSCRIPT,
-                    before_publisher=True,
-                )
-            )
+        source = self.get_parameter("transcript.source").value
+        if source == "none":
+            return
+        kind: tuple[str, type, Callable[[Any], None]] = (
+            ("hri_emo_msgs/msg/Transcript", TranscriptMsg, self._on_transcript)
+            if source == "transcript"
+            else ("std_msgs/msg/String", String, self._on_string)
+        )
+        self._words = AdaptiveSubscription(
+            self, "transcript", {kind[0]: kind[1]}, kind[2], qos.TRANSCRIPT, before_publisher=True
+        )
+        self._inputs.append(self._words)
+        self._look = self.create_timer(
+            LOOK, self._look_for_recogniser, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._look_for_recogniser()
 
-    def open(self) -> None:
-        """The subscriptions are there already; `state` lets their messages through."""
+    def _look_for_recogniser(self) -> None:
+        """Words are not waited for where nobody can send any."""
+        if self._joiner is not None and self._words is not None:
+            self._joiner.recogniser_present = bool(self._words.publishers())
 
     def close(self) -> None:
+        if self._look is not None:
+            self.destroy_timer(self._look)
+            self._look = None
+        for subscription in self._inputs:
+            subscription.destroy()
+        self._inputs, self._words = [], None
         if self._worker is not None and self._joiner is not None:
             joiner = self._joiner
             self._worker.put(lambda: joiner.restart(time.monotonic()))
             self._worker.drain(5.0)
 
     def dismantle(self) -> None:
-        for subscription in self._inputs:
-            subscription.destroy()
-        self._inputs = []
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -163,18 +178,31 @@ class EmotionNode(HriNode):
         if message.stream_id != self._stream:
             self._joiner.restart(time.monotonic())
             self._stream = message.stream_id
+            if message.utterance_id > 1:
+                self.diagnostics.count(
+                    "utterances before this node listened", message.utterance_id - 1
+                )
+                self.get_logger().warning(
+                    f"{message.utterance_id - 1} utterance(s) of this stream were heard before "
+                    "emotion_node listened"
+                )
+            if self._announced is not None and self._announced.stream_id == self._stream:
+                self._take_transcript(self._announced, arrived)
+            self._announced = None
         self._frame = message.header.frame_id
         self._joiner.speech(conversions.chunk_of(message), time.monotonic(), arrived)
 
     def _take_transcript(self, message: TranscriptMsg, arrived: float) -> None:
         assert self._joiner is not None
-        if message.stream_id and self._stream and message.stream_id != self._stream:
-            self.diagnostics.count("transcripts of another stream")
+        if message.stream_id and message.stream_id != self._stream:
+            if message.status == TranscriptMsg.STATUS_NONE:
+                self._announced = message
+            else:
+                self.diagnostics.count("transcripts of another stream")
             return
-        failed = message.status == TranscriptMsg.STATUS_FAILED
         self._joiner.transcript(
             message.utterance_id or None,
-            None if failed else conversions.transcript_of(message),
+            conversions.transcript_of(message),
             time.monotonic(),
             arrived - max(0.0, message.queueing),
             final=message.stage == TranscriptMsg.STAGE_FINAL,
@@ -194,7 +222,10 @@ class EmotionNode(HriNode):
             self.diagnostics.failure(
                 "estimate", f"utterance {outcome.utterance_id}: {outcome.error}"
             )
-        self._states.publish(conversions.state_message(outcome, self._stream, self._frame))
+        message = conversions.state_message(outcome, self._stream, self._frame)
+        self._states.publish(message)
+        if outcome.stage == "final":
+            self.console(from_message(message).sentence)
         if outcome.estimate.explanation is not None:
             self._explanations.publish(
                 conversions.explanation_message(

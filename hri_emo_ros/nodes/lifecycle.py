@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from rcl_interfaces.msg import (
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import LoggingSeverity
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.utilities import remove_ros_args
 
@@ -193,6 +195,12 @@ class HriNode(LifecycleNode):
         """Report a failure that the node survives."""
         known = isinstance(error, HriEmoError)
         self.diagnostics.failure(kind, str(error) if known else f"{type(error).__name__}: {error}")
+
+    def console(self, text: str) -> None:
+        """One INFO line on the console alone: what people say belongs neither on disk nor on /rosout."""
+        if self.get_logger().is_enabled_for(LoggingSeverity.INFO):
+            now = time.time()
+            print(f"[INFO] [{now:.9f}] [{self.get_logger().name}]: {text}", flush=True)
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self.diagnostics.clear()

@@ -14,7 +14,8 @@ from rich.text import Text
 from hri_emo_msgs.msg import EmotionState
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.parameters import NODES
-from hri_emo_ros.view.terminal import Shown, from_message, screen
+from hri_emo_ros.view.shown import Shown, from_message
+from hri_emo_ros.view.terminal import screen
 
 STALE = 3.0
 """Seconds without diagnostics after which a node counts as gone."""

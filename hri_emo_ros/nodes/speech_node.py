@@ -51,6 +51,9 @@ class SpeechNode(HriNode):
         self._subscriptions_: list[AdaptiveSubscription] = []
         self._watch: Any = None
         self._robot_speaks = False
+        self._unheard = 0.0
+        """Seconds of audio that came while nobody listened to `speech`."""
+        self._listened_to = False
 
     def build(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
@@ -139,6 +142,7 @@ class SpeechNode(HriNode):
             "format": f"{shown.sample_rate} Hz, {shown.channels} ch, {shown.sample_format}",
             "format from": "AudioInfo" if self._format is self._info else "parameters or message",
             "audio waiting (s)": float(self._worker.waiting) if self._worker else 0.0,
+            "audio that nobody listened to (s)": round(self._unheard, 2),
             **self._front_end.counters,
         }
 
@@ -250,12 +254,28 @@ class SpeechNode(HriNode):
     # -- in the worker's thread -----------------------------------------------------------------
 
     def _push(self, data: bytes, stamp_ns: int, received: bool) -> None:
-        if self._front_end is not None:
-            self._publish(self._front_end.push(data, stamp_ns, received=received))
+        if self._front_end is None:
+            return
+        if self._speech.get_subscription_count() == 0:
+            # An utterance cut for nobody would be lost, and its end taken for a whole one.
+            if self._listened_to:
+                self._listened_to = False
+                self._flush()
+            bytes_per_second = self._format.sample_rate * self._format.frame_bytes
+            self._unheard += len(data) / bytes_per_second
+            return
+        if not self._listened_to:
+            self._listened_to = True
+            self.get_logger().info(
+                f"{self._unheard:.1f} s of audio passed before anybody listened to "
+                f"{self._speech.topic_name}"
+            )
+        self._publish(self._front_end.push(data, stamp_ns, received=received))
 
     def _restart(self) -> None:
         self._front_end = AudioFrontEnd(self._settings)
         self._front_end.set_format(self._format)
+        self._listened_to = False
 
     def _change_format(self, pcm_format: PcmFormat) -> None:
         if self._front_end is not None:

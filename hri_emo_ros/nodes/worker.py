@@ -21,7 +21,7 @@ class Worker(Generic[T]):
         cost: what an item counts for; items that cost 0 (commands) are never dropped.
         dropped: called, in the thread of `put`, with each item that had to go; the oldest goes
             first, so that what is worked on stays fresh.
-        idle: called at least every `period` seconds, between items.
+        idle: called every `period` seconds when nothing waits.
         period: seconds; None never calls `idle`.
     """
 
@@ -117,7 +117,7 @@ class Worker(Generic[T]):
             try:
                 if have:
                     self._handle(item)  # type: ignore[arg-type]
-                if (
+                elif (
                     self._idle is not None
                     and self._period is not None
                     and time.monotonic() >= next_idle

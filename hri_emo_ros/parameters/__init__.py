@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.parameters.nodes import NODES, SAMPLE_FORMATS
+from hri_emo_ros.parameters.nodes import ASR_BACKENDS, NODES, SAMPLE_FORMATS
 from hri_emo_ros.parameters.parameter import Parameter, Value
 
 __all__ = [
+    "ASR_BACKENDS",
     "NODES",
     "SAMPLE_FORMATS",
     "Parameter",

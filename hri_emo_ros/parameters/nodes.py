@@ -20,6 +20,8 @@ SAMPLE_FORMATS = (
     "F64BE",
 )
 
+ASR_BACKENDS = ("auto", "moonshine", "whisper", "none")
+
 SPEECH_NODE: tuple[Parameter, ...] = (
     P(
         "audio.message_type",
@@ -89,9 +91,17 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     ),
     P("segment.pre_roll", 0.3, "Audio kept before the first speech frame, s.", 0.0, 2.0),
     P(
+        "segment.endpoint",
+        0.16,
+        "Non-speech after which speech seems to have ended, s: recognition and a provisional state start "
+        "then; at or above segment.pause they wait for the pause.",
+        0.03,
+        5.0,
+    ),
+    P(
         "segment.hang_over",
-        0.2,
-        "Audio kept after the last speech frame, s (at most segment.pause).",
+        0.16,
+        "Audio kept after the last speech frame, s (at most segment.endpoint and segment.pause).",
         0.0,
         5.0,
     ),
@@ -116,11 +126,18 @@ ASR_NODE: tuple[Parameter, ...] = (
     P(
         "asr.backend",
         "auto",
-        "Recogniser; auto takes whisper when whisper.model is set, else pocketsphinx.",
-        choices=("auto", "whisper", "pocketsphinx", "none"),
+        "Recogniser; auto takes whisper when whisper.model is set, or an installed model and CUDA are "
+        "there, else moonshine.",
+        choices=ASR_BACKENDS,
         read_only=True,
     ),
-    P("asr.min_confidence", 0.0, "Words below this confidence are left out.", 0.0, 1.0),
+    P(
+        "asr.min_confidence",
+        0.65,
+        "Transcripts below this confidence are refused: published as rejected, not used.",
+        0.0,
+        1.0,
+    ),
     P(
         "asr.min_speech_fraction",
         0.1,
@@ -146,9 +163,16 @@ ASR_NODE: tuple[Parameter, ...] = (
         read_only=True,
     ),
     P(
+        "moonshine.model",
+        "",
+        "Folder of Moonshine's tiny.en model; empty takes the installed package's.",
+        read_only=True,
+    ),
+    P(
         "whisper.model",
         "",
-        "faster-whisper model folder, or size name (only with whisper.allow_download).",
+        "faster-whisper model folder or size name (an installed package's, else only with "
+        "whisper.allow_download); empty takes an installed package's.",
         read_only=True,
     ),
     P(
@@ -166,10 +190,9 @@ ASR_NODE: tuple[Parameter, ...] = (
     ),
     P(
         "whisper.compute_type",
-        "default",
-        "Arithmetic of Whisper.",
+        "auto",
+        "Arithmetic of Whisper; auto is int8 on a CPU and what the model was saved in on a GPU.",
         choices=(
-            "default",
             "auto",
             "int8",
             "int8_float16",
@@ -189,12 +212,6 @@ ASR_NODE: tuple[Parameter, ...] = (
         "Segments with a higher no-speech probability are left out.",
         0.0,
         1.0,
-    ),
-    P(
-        "pocketsphinx.model",
-        "",
-        "Folder of an acoustic and language model; empty takes the en-us model it carries.",
-        read_only=True,
     ),
 )
 

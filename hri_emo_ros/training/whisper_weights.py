@@ -61,7 +61,7 @@ def whole_encoder(
             num_mel_bins=mels, hidden_size=width, conv_channels=width, num_hidden_layers=layers,
             num_attention_heads=heads, query_size=width // heads, value_size=width // heads,
             intermediate_size=weights["layers.0.feedforward_in.weight"].shape[0],
-            state_layers=state_layers, pool_first=False,
+            state_layers=state_layers, pool_first=not state_layers,
         )
     ).eval()  # fmt: skip
     own = encoder.state_dict()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros.types import FloatArray
-from hri_emo_ros.view.terminal import Shown
+from hri_emo_ros.view.shown import Shown
 
 COLOURS = {
     "neutral": "#7f7f7f", "happy": "#e0a400", "sad": "#2f6fb5", "angry": "#c62f2f",
