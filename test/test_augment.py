@@ -16,6 +16,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.augment import (
     Condition,
     Listener,
+    Seeds,
     WaveformAugment,
     WordErrors,
     confidence_after,
@@ -48,7 +49,7 @@ def rooms(tmp_path) -> Path:
 
 def test_every_change_of_the_waveform_runs_and_repeats_with_its_seed(speech, rooms):
     augment = WaveformAugment(EVERYTHING, rooms)
-    first, again, other = augment(speech, 7), augment(speech, 7), augment(speech, 8)
+    first, again, other = (augment(speech, Seeds(k, k, k)) for k in (7, 7, 8))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or not np.array_equal(first, other)
     assert first.dtype == np.float32
@@ -56,7 +57,17 @@ def test_every_change_of_the_waveform_runs_and_repeats_with_its_seed(speech, roo
 
 
 def test_nothing_happens_with_probability_zero(speech):
-    np.testing.assert_array_equal(NOTHING(speech, 1), speech)
+    np.testing.assert_array_equal(NOTHING(speech, Seeds(1, 1, 1)), speech)
+
+
+def test_clips_of_one_room_share_its_channel_and_clips_of_one_voice_its_speed(speech):
+    channel = WaveformAugment(WaveformSection(equaliser=1.0), None)
+    a, b, c = (channel(speech, Seeds(k, k, room)) for k, room in ((1, 5), (2, 5), (3, 6)))
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    assert not np.allclose(a, c, atol=1e-3)
+    speed = WaveformAugment(WaveformSection(speed=1.0), None)
+    assert len(speed(speech, Seeds(1, 9, 1))) == len(speed(speech, Seeds(2, 9, 2)))
+    assert len(speed(speech, Seeds(1, 9, 1))) != len(speed(speech, Seeds(1, 8, 1)))
 
 
 def test_a_missing_folder_of_rooms_is_named(tmp_path):
@@ -90,7 +101,7 @@ def test_noise_lies_below_the_level_of_speech_as_evaluate_mixes(bank, kind):
     for path in CLIPS:
         clip = read_audio(path)
         condition = Condition((), (), True, False, None, kind, 10.0)
-        noisy = listen("clip", clip, condition, None)
+        noisy = listen(clip, condition, None, "clip")
         level = 20 * np.log10(speech_level(clip) / np.sqrt(np.mean((noisy - clip) ** 2)))
         assert level == pytest.approx(10.0, abs=2.0 if kind == "babble" else 0.5)
 
@@ -99,8 +110,8 @@ def test_long_clips_are_cut_anywhere_in_training_and_to_their_end_elsewhere():
     clip = NoiseSource("white", SAMPLE_RATE).take(4000)
     condition = Condition((), (), True, False, None, "", math.nan)
     listen = Listener(NOTHING, None, 1000)
-    np.testing.assert_array_equal(listen("a", clip, condition, None), clip[-1000:])
-    starts = {float(listen(str(k), clip, condition, 0)[0]) for k in range(9)}
+    np.testing.assert_array_equal(listen(clip, condition, None), clip[-1000:])
+    starts = {float(listen(clip, condition, Seeds(k, 0, 0))[0]) for k in range(9)}
     assert len(starts) > 3
 
 

@@ -11,7 +11,7 @@ import pytest
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.labels import one_hot
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.augment import Conditions, intact
+from hri_emo_ros.training.augment import Conditions, Seeds, intact
 from hri_emo_ros.training.pairs import Example, PairMaker, Sampler, blend, from_item
 from hri_emo_ros.training.recipe import AugmentSection, Recipe
 from hri_emo_ros.types import LABELS
@@ -142,7 +142,8 @@ def test_an_invented_sentence_has_low_confidence_and_leaves_the_voice_to_decide(
 def test_never_are_both_modalities_dropped_and_everything_is_drawn():
     draw = conditions(drop={"audio": 0.4, "text": 0.4}, noise={"p": 0.5}, words={"errors": 0.5})
     rng = np.random.default_rng(0)
-    states = [draw(conflict(), rng) for _ in range(200)]
+    noises = [draw.noise(Seeds(k, k, k)) for k in range(200)]
+    states = [draw(conflict(), rng, noise) for noise in noises]
     assert all(state.voice or state.words for state in states)
     assert {(s.voice, s.words) for s in states} == {(True, True), (True, False), (False, True)}
     told = [s.told_snr_db for s in states if np.isfinite(s.noise_snr_db)]

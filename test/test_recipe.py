@@ -61,7 +61,7 @@ def test_one_stage_can_be_picked_and_values_laid_over_it(write):
     [
         ("optimm: {}", r"unknown key 'optimm', must be one of: name, stage, seed"),
         ("optim: {lrr: 1}", r"unknown key 'optim.lrr', must be one of: epochs, batch_size"),
-        ("augment: {waveform: {warp: 1}}", r"'augment.waveform.warp'.*must be one of: crop"),
+        ("augment: {waveform: {warp: 1}}", r"'augment.waveform.warp'.*must be one of: speed"),
         ("data: {corpora: [{name: x, split: {methd: folds}}]}", r"split.methd'.*method"),
         ("model: {audio: {knd: compact}}", r"'model.audio.knd', must be one of: kind"),
         ("optim: {lr: -1}", r"'optim.lr' is -1: .*greater than 0"),

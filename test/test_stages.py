@@ -17,9 +17,9 @@ from hri_emo_ros.evaluation.evaluate import read_rows
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.training.loop import Trainer
-from hri_emo_ros.training.recipe import Recipe, parse_recipe
+from hri_emo_ros.training.recipe import LeftOutSection, Recipe, parse_recipe
 from hri_emo_ros.training.runs import find_runs, plot
-from hri_emo_ros.training.stages import resolve, run_folder, train
+from hri_emo_ros.training.stages import plan, resolve, run_folder, train
 
 STAGES = {
     "name": "three",
@@ -133,7 +133,7 @@ def test_resuming_a_staged_run_leaves_finished_stages_alone(staged, root):
     screen = Console(file=io.StringIO(), width=200)
     assert train(three_stages(), root, folder.parent, resume=True, console=screen) == []
     said = screen.file.getvalue()
-    assert "stage words: finished in" in said
+    assert "words: finished in" in said
     assert "it was trained with" not in said
 
 
@@ -146,7 +146,7 @@ def test_resuming_tells_which_settings_of_a_finished_stage_have_changed(staged, 
     assert train(again, root, folder.parent, resume=True, console=screen) == []
     lines = [x for x in screen.file.getvalue().splitlines() if "it was trained with" in x]
     assert len(lines) == 1
-    assert "stage words" in lines[0]
+    assert lines[0].startswith("words: finished")
     assert "optim.epochs 1.0 (now 3.0)" in lines[0]
 
 
@@ -170,3 +170,25 @@ def test_a_model_trained_on_everything_takes_its_folds_calibration(staged, root,
     assert "validation" not in result
     fitted = results[-1]["calibration"]["temperature"]
     assert result["calibration"]["temperature"] == pytest.approx(fitted)
+
+
+def test_one_command_trains_what_leaves_people_out_first_and_calibrates_on_it(root, tmp_path):
+    voice, words, fusion = (
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"fold": None})})
+        for recipe in three_stages()
+    )
+    voice = voice.model_copy(update={"left_out": LeftOutSection(folds=[1, 2], corpora=["ravdess"])})
+    fusion = fusion.model_copy(update={"left_out": LeftOutSection(folds=[2])})
+    recipes = [voice, words, fusion]
+    order = [
+        str(run_folder(r, tmp_path).relative_to(tmp_path)) for r, _ in plan(recipes, None, tmp_path)
+    ]
+    assert order == [
+        "three_fold1/voice", "three_fold2/voice", "three_without_ravdess/voice",
+        "three_fold2/voice", "three/words", "three_fold2/fusion",
+        "three/voice", "three/words", "three/fusion",
+    ]  # fmt: skip
+    final = plan(recipes, "fusion", tmp_path)[-1][0]
+    assert final.calibrate_on == [str(tmp_path / "three_fold2" / "fusion")]
+    chosen = [voice.model_copy(update={"data": voice.data.model_copy(update={"fold": 2})})]
+    assert len(plan(chosen, None, tmp_path)) == 1

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soxr
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank, mix
@@ -31,6 +32,10 @@ _SHORTEST = 0.1
 """Seconds; nothing is cropped below this."""
 _SHORTEST_CROP = 0.65
 """Of the clip."""
+_SPEEDS = (0.88, 1.12)
+"""Of playback: pitch, formants and tempo together (Ko et al. 2015, Interspeech)."""
+_NOISE_JITTER_DB = 5.0
+"""How far the level of a room's noise differs from utterance to utterance, either way."""
 _SILENCE_S = 0.5
 """At most, before and after each."""
 
@@ -49,8 +54,24 @@ _UNKNOWN = 0.1
 # The waveform
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """Of what is drawn for a clip, for its voice, and for the room that it is heard in."""
+
+    clip: int
+    voice: int
+    room: int
+
+    @staticmethod
+    def of(seed: str, clip: str, voice: str = "", room: str = "") -> Seeds:
+        """From names; what is not named is drawn for the clip."""
+        numbers = (zlib.crc32(f"{seed}/{name or clip}".encode()) for name in (clip, voice, room))
+        return Seeds(*numbers)
+
+
 class WaveformAugment:
-    """A chain of audiomentations transforms, in the order in which the world makes them.
+    """Changes to a waveform, in the order in which the world makes them: the speaker's voice, the clip, the
+    room and the channel. Most are audiomentations'.
 
     Args:
         config: their chances.
@@ -62,62 +83,38 @@ class WaveformAugment:
 
     def __init__(self, config: WaveformSection, rooms: Path | None) -> None:
         self.config = config
-        self._compose: Any = None
-        if not any(getattr(config, name) for name in _TRANSFORMS):
-            return
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import audiomentations
-        except (ImportError, OSError) as error:
+        if config.room and (rooms is None or not rooms.is_dir()):
             raise HriEmoError(
-                "'augment.waveform' needs audiomentations: pip install audiomentations"
-            ) from error
-        options = {name: dict(settings) for name, (_, settings) in _TRANSFORMS.items()}
-        if config.room:
-            if rooms is None or not rooms.is_dir():
-                raise HriEmoError(
-                    f"'augment.rooms' is '{rooms or ''}', must be a folder of impulse responses under "
-                    "the data root where 'augment.waveform.room' is above 0"
-                )
-            options["room"]["ir_path"] = str(rooms)
-        self._compose = audiomentations.Compose(
-            [
-                getattr(audiomentations, kind)(p=getattr(config, name), **options[name])
-                for name, (kind, _) in _TRANSFORMS.items()
-                if getattr(config, name)
-            ]
-        )
+                f"'augment.rooms' is '{rooms or ''}', must be a folder of impulse responses under "
+                "the data root where 'augment.waveform.room' is above 0"
+            )
+        extra = {"room": {"ir_path": str(rooms)}}
+        self._clip = _chain(config, _OF_THE_CLIP, extra)
+        self._room = _chain(config, _OF_THE_ROOM, extra)
 
-    def __call__(self, samples: FloatArray, seed: int) -> FloatArray:
-        """[n] -> [m] float32; the same seed gives the same result."""
-        rng = np.random.default_rng(seed)
+    def __call__(self, samples: FloatArray, seeds: Seeds) -> FloatArray:
+        """[n] -> [m] float32; the same seeds give the same result."""
+        rng = np.random.default_rng(seeds.voice)
+        if rng.random() < self.config.speed:
+            rate = float(rng.uniform(*_SPEEDS))
+            samples = np.asarray(soxr.resample(samples, SAMPLE_RATE * rate, SAMPLE_RATE))
+        rng = np.random.default_rng(seeds.clip)
         if rng.random() < self.config.crop:
             least = int(_SHORTEST * SAMPLE_RATE)
             length = max(int(rng.uniform(_SHORTEST_CROP, 1.0) * len(samples)), least)
             start = int(rng.integers(max(0, len(samples) - length) + 1))
             samples = samples[start : start + length]
-        if self._compose is not None:
-            # audiomentations draws from both global generators.
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on clips that happen to be silent or loud
-                samples = self._compose(samples=samples, sample_rate=SAMPLE_RATE)
+        samples = _applied(self._clip, samples, seeds.clip)
+        samples = _applied(self._room, samples, seeds.room)
         if rng.random() < self.config.silence:
             around = rng.uniform(0.0, _SILENCE_S * SAMPLE_RATE, size=2).astype(np.int64)
             samples = np.pad(samples, around)
         return np.asarray(samples, dtype=np.float32)
 
 
-_TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
+_OF_THE_CLIP: dict[str, tuple[str, dict[str, Any]]] = {
     "pitch": ("PitchShift", {"min_semitones": -2.0, "max_semitones": 2.0}),
     "time_stretch": ("TimeStretch", {"min_rate": 0.9, "max_rate": 1.1, "leave_length_unchanged": False}),
-    "room": ("ApplyImpulseResponse", {"leave_length_unchanged": True}),
-    # One draw for both edges of a narrow channel: 60 to 400 Hz and 3 to 7.6 kHz.
-    "band_limit": ("BandPassFilter", {
-        "min_center_freq": 1530.0, "max_center_freq": 4000.0, "min_bandwidth_fraction": 1.6,
-        "max_bandwidth_fraction": 1.9, "min_rolloff": 24, "max_rolloff": 48}),
     "time_mask": ("TimeMask", {"min_band_part": 0.0, "max_band_part": 0.15, "fade_duration": 0.005}),
     "frequency_mask": ("BandStopFilter", {
         "min_center_freq": 200.0, "max_center_freq": 4000.0, "min_bandwidth_fraction": 0.3,
@@ -125,6 +122,53 @@ _TRANSFORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "gain": ("Gain", {"min_gain_db": -18.0, "max_gain_db": 6.0}),
 }  # fmt: skip
 """By the setting that holds their chance: audiomentations' name and ranges."""
+_OF_THE_ROOM: dict[str, tuple[str, dict[str, Any]]] = {
+    "room": ("ApplyImpulseResponse", {"leave_length_unchanged": True}),
+    "equaliser": ("SevenBandParametricEQ", {"min_gain_db": -6.0, "max_gain_db": 6.0}),
+    # One draw for both edges of a narrow channel: 60 to 400 Hz and 3 to 7.6 kHz.
+    "band_limit": ("BandPassFilter", {
+        "min_center_freq": 1530.0, "max_center_freq": 4000.0, "min_bandwidth_fraction": 1.6,
+        "max_bandwidth_fraction": 1.9, "min_rolloff": 24, "max_rolloff": 48}),
+}  # fmt: skip
+
+
+def _chain(
+    config: WaveformSection,
+    table: Mapping[str, tuple[str, dict[str, Any]]],
+    extra: Mapping[str, dict[str, Any]],
+) -> Any:
+    """audiomentations' chain of what has a chance; None where nothing has."""
+    wanted = [name for name in table if getattr(config, name)]
+    if not wanted:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import audiomentations
+    except (ImportError, OSError) as error:
+        raise HriEmoError(
+            "'augment.waveform' needs audiomentations: pip install audiomentations"
+        ) from error
+    return audiomentations.Compose(
+        [
+            getattr(audiomentations, table[name][0])(
+                p=getattr(config, name), **table[name][1], **extra.get(name, {})
+            )
+            for name in wanted
+        ]
+    )
+
+
+def _applied(chain: Any, samples: FloatArray, seed: int) -> FloatArray:
+    if chain is None:
+        return samples
+    # audiomentations draws from both global generators.
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on clips that happen to be silent or loud
+        changed: FloatArray = chain(samples=samples, sample_rate=SAMPLE_RATE)
+    return changed
 
 
 # The words
@@ -248,32 +292,44 @@ class Conditions:
         self.config, self.errors, self.strangers = config, WordErrors(texts), list(strangers)
         self.quality, self.noises, self.jitter = quality, tuple(noises), jitter
 
-    def noise(self, rng: np.random.Generator) -> tuple[str, float]:
+    def noise(self, seeds: Seeds) -> tuple[str, float]:
         """Kind and level (dB) of the noise to add; empty and NaN for none."""
+        rng = np.random.default_rng(seeds.room)
         if not self.noises or rng.random() >= self.config.noise.p:
             return "", math.nan
         kind = self.noises[int(rng.integers(len(self.noises)))]
-        return kind, float(rng.uniform(*self.config.noise.snr_db))
+        low, high = self.config.noise.snr_db
+        jitter = np.random.default_rng(seeds.clip).uniform(-_NOISE_JITTER_DB, _NOISE_JITTER_DB)
+        return kind, float(np.clip(rng.uniform(low, high) + jitter, low, high))
 
     def __call__(
-        self, example: Example, rng: np.random.Generator, noise: tuple[str, float] | None = None
+        self,
+        example: Example,
+        rng: np.random.Generator,
+        noise: tuple[str, float] = ("", math.nan),
+        heard: tuple[str, float] | None = None,
     ) -> Condition:
         """Draw for one example; never are both modalities dropped.
 
         Args:
-            noise: that is in the clip already; None draws it.
+            noise: kind and level in the clip; see `noise`.
+            heard: what a recogniser made of the clip, and its confidence.
         """
         drop, said = self.config.drop, self.config.words
         voice, words = example.voice is not None, example.words is not None
         chance = rng.random()
         drop_audio = voice and words and chance < drop.audio
         drop_text = voice and words and not drop_audio and chance < drop.audio + drop.text
-        kind, snr = noise if noise is not None else self.noise(rng)
+        kind, snr = noise
         keep = voice and not drop_audio
         if drop_text or not words:
             return self.state(example, keep, snr, rng=rng, noise=kind)
         if voice and self.strangers and rng.random() < said.stranger:
             return self.state(example, keep, snr, stranger=True, rng=rng, noise=kind)
+        if heard is not None and keep and rng.random() < said.heard:
+            condition = self.state(example, keep, snr, None, rng=rng, noise=kind)
+            text, confidence = heard
+            return replace(condition, text=text or None, words=bool(text), confidence=confidence)
         rate = float(rng.uniform(*said.error_rate)) if rng.random() < said.errors else 0.0
         condition = self.state(example, keep, snr, rate, rng=rng, noise=kind)
         if condition.text and rng.random() < said.lower:
@@ -371,16 +427,15 @@ class Listener:
         self.waveform, self.bank, self.most = waveform, bank, most
 
     def __call__(
-        self, name: str, samples: FloatArray, condition: Condition, seed: int | None
+        self, samples: FloatArray, condition: Condition, seeds: Seeds | None, name: str = ""
     ) -> FloatArray:
-        """[n] -> [m]; the same name and seed give the same, without a seed only the noise is added."""
-        number = zlib.crc32(f"{seed}/{name}".encode())
-        rng = np.random.default_rng(number)
-        if seed is not None:
-            samples = self.waveform(samples, number)
+        """[n] -> [m]; the same seeds give the same. Without seeds only the noise is added, drawn by `name`."""
+        rng = np.random.default_rng(seeds.clip if seeds is not None else zlib.crc32(name.encode()))
+        if seeds is not None:
+            samples = self.waveform(samples, seeds)
         if len(samples) > self.most:
             spare = len(samples) - self.most
-            start = int(rng.integers(spare + 1)) if seed is not None else spare
+            start = int(rng.integers(spare + 1)) if seeds is not None else spare
             samples = samples[start : start + self.most]
         if condition.noise and self.bank is not None:
             noise = self.bank.stretch(condition.noise, len(samples), rng)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,12 +15,16 @@ from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.batch import ModelBatch, ModelItem, collate
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.tokenizer import TextTokenizer
-from hri_emo_ros.training.augment import Condition, Conditions, Listener, intact
+from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds, intact
+from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.pairs import Example
 from hri_emo_ros.training.voices import ClipFacts, HalfArray, VoiceStates, samples_of
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+from hri_emo_ros.voices.baseline import Baseline
 
 _BATCH_STREAM = 4
+_CLEAN = 0.5
+"""Chance of a clip as it is where versions of it are kept."""
 
 
 @dataclass
@@ -40,6 +44,8 @@ class TrainBatch:
     """[B, F, H] of the frozen voice encoder in place of the waveform; zeros in absent rows."""
     states_mask: Tensor | None = None
     """[B, F] bool."""
+    statistics: Tensor | None = None
+    """[B, 2 H] of the states, where a head reads nothing else of them."""
 
     def to(self, device: torch.device) -> TrainBatch:
         moved: dict[str, Any] = {}
@@ -57,9 +63,28 @@ class Sources:
     tokenizer: TextTokenizer | None
     facts: Mapping[str, ClipFacts] = field(default_factory=dict)
     """By item id."""
+    rooms: Rooms | None = None
     states: VoiceStates | None = None
+    known: Known | None = None
+    """Of the training side; None for networks without baseline."""
+    known_validation: Known | None = None
+    heard: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    """What a recogniser made of a clip and its confidence, by item id."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the loss, by item id; 1 where none is given."""
+
+
+@dataclass
+class _Row:
+    """One example on its way into a batch."""
+
+    example: Example
+    condition: Condition
+    samples: FloatArray | None = None
+    states: HalfArray | None = None
+    statistics: FloatArray | None = None
+    baseline: Baseline | None = None
+    context: tuple[str, ...] = ()
 
 
 class BatchMaker:
@@ -76,120 +101,133 @@ class BatchMaker:
         self, model: ModelConfig, sources: Sources, conditions: Conditions, seed: int
     ) -> None:
         self.model, self.sources, self.conditions, self.seed = model, sources, conditions, seed
+        # A head over the statistics of a voice alone needs no sequence of states.
+        self.pooled = model.head == "audio_only" and model.baseline is not None
 
     def train(self, examples: Sequence[Example], epoch: int, number: int) -> TrainBatch:
         """Augmented batch `number` of `epoch`; the same numbers give the same batch."""
         rng = np.random.default_rng([self.seed, _BATCH_STREAM, epoch, number])
-        states = self.sources.states
+        return self._assemble([self._draw(example, epoch, rng) for example in examples])
+
+    def _draw(self, example: Example, epoch: int, rng: np.random.Generator) -> _Row:
+        voice, states = example.voice, self.sources.states
+        audible = voice is not None and voice.audio is not None and self.model.uses_audio
+        version, seeds = 0, None
+        if audible and voice is not None and states is None:
+            seeds = Seeds.of(f"{self.seed}/{epoch}", voice.id)
+        elif audible and voice is not None and states is not None:
+            assert self.sources.rooms is not None
+            version = 0 if rng.random() < _CLEAN else 1 + int(rng.integers(states.versions))
+            seeds = self.sources.rooms.seeds(voice, version) if version else None
+        noise = self.conditions.noise(seeds) if seeds is not None else ("", math.nan)
+        heard = self.sources.heard.get(example.item.id) if voice is example.words else None
+        row = _Row(example, self.conditions(example, rng, noise, heard))
+        if example.words is not None and self.model.context is not None:
+            most = int(rng.integers(self.model.context.turns + 1))
+            row.context = example.words.context[:most]
+        if voice is None or not audible or not row.condition.voice:
+            return row
         if states is None:
-            drawn = [self.conditions(example, rng) for example in examples]
-            heard = [
-                self._samples(example, condition, zlib.crc32(f"{self.seed}/{epoch}".encode()))
-                for example, condition in zip(examples, drawn, strict=True)
-            ]
-            return self._assemble(examples, drawn, heard, None)
-        drawn, kept = [], []
-        for example in examples:
-            version = int(rng.integers(states.versions + 1)) if example.voice is not None else 0
-            noise = self.version_noise(example.voice, version) if example.voice else None
-            condition = self.conditions(example, rng, noise)
-            drawn.append(condition)
-            kept.append(
-                states.states(example.voice, version)
-                if example.voice is not None and condition.voice
-                else None
-            )
-        return self._assemble(examples, drawn, None, kept)
+            row.samples = self.sources.listener(samples_of(voice), row.condition, seeds)
+        elif self.pooled:
+            row.statistics = states.statistics(voice, version)
+        else:
+            row.states = states.states(voice, version)
+        if self.sources.known is not None:
+            row.baseline = self.sources.known.draw(voice, version, rng)
+        return row
 
-    def version_noise(self, item: Item, version: int) -> tuple[str, float]:
-        """Kind and level of the noise in a version of a clip."""
-        if version == 0:
-            return "", float("nan")
-        seed = zlib.crc32(f"{self.seed}/{item.id}/{version}".encode())
-        return self.conditions.noise(np.random.default_rng(seed))
-
-    def version_condition(self, item: Item, version: int) -> Condition:
+    def version(self, item: Item, version: int) -> tuple[Condition, Seeds, str]:
         """For `VoiceStates.load`."""
-        kind, snr = self.version_noise(item, version)
-        return Condition(item.target, item.target, True, False, None, kind, snr)
+        assert self.sources.rooms is not None
+        seeds = self.sources.rooms.seeds(item, version)
+        kind, snr = self.conditions.noise(seeds)
+        condition = Condition(item.target, item.target, True, False, None, kind, snr)
+        return condition, seeds, f"{seeds}|{kind}|{snr:.2f}"
 
     def clean(
-        self, examples: Sequence[Example], conditions: Sequence[Condition] | None = None
-    ) -> TrainBatch:
-        """The examples as they are, or in given conditions with noise drawn by the examples' names."""
-        given = [intact(e) for e in examples] if conditions is None else conditions
-        states = self.sources.states
-        if states is None:
-            heard = [self._samples(e, c, None) for e, c in zip(examples, given, strict=True)]
-            return self._assemble(examples, given, heard, None)
-        kept: list[HalfArray | None] = []
-        for example, condition in zip(examples, given, strict=True):
-            voice = example.voice
-            if voice is None or not condition.voice:
-                kept.append(None)
-            elif condition.noise:
-                kept.append(states.compute(voice, condition))
-            else:
-                kept.append(states.states(voice, 0))
-        return self._assemble(examples, given, None, kept)
-
-    def _samples(
-        self, example: Example, condition: Condition, seed: int | None
-    ) -> FloatArray | None:
-        item = example.voice
-        if item is None or item.audio is None or not condition.voice or not self.model.uses_audio:
-            return None
-        return self.sources.listener(item.id, samples_of(item), condition, seed)
-
-    def _assemble(
         self,
         examples: Sequence[Example],
-        conditions: Sequence[Condition],
-        samples: Sequence[FloatArray | None] | None,
-        states: Sequence[HalfArray | None] | None,
+        conditions: Sequence[Condition] | None = None,
+        known: tuple[int, int] = (0, 0),
     ) -> TrainBatch:
+        """The examples as they are, or in given conditions with noise drawn by the examples' names.
+
+        Args:
+            known: utterances of the voice, and of others in its room, that its baseline rests on.
+        """
+        given = [intact(e) for e in examples] if conditions is None else conditions
+        rows = []
+        for example, condition in zip(examples, given, strict=True):
+            row, voice, states = _Row(example, condition), example.voice, self.sources.states
+            rows.append(row)
+            if example.words is not None and self.model.context is not None:
+                row.context = example.words.context[: self.model.context.turns]
+            if voice is None or voice.audio is None or not condition.voice:
+                continue
+            if states is None and self.model.uses_audio:
+                row.samples = self.sources.listener(samples_of(voice), condition, None, voice.id)
+            elif states is not None and condition.noise:
+                row.states = states.compute(voice, condition)
+            elif states is not None and self.pooled:
+                row.statistics = states.statistics(voice, 0)
+            elif states is not None:
+                row.states = states.states(voice, 0)
+            if self.sources.known_validation is not None:
+                row.baseline = self.sources.known_validation.stated(voice, *known)
+        return self._assemble(rows)
+
+    def _assemble(self, rows: Sequence[_Row]) -> TrainBatch:
         items = []
-        for row, (example, condition) in enumerate(zip(examples, conditions, strict=True)):
-            voice, words = example.voice, example.words
+        for row in rows:
+            voice, words, condition = row.example.voice, row.example.words, row.condition
             facts = self.sources.facts.get(voice.id) if voice is not None else None
             items.append(
                 ModelItem(
-                    samples=samples[row] if samples is not None else None,
+                    samples=row.samples,
                     text=condition.text,
                     snr_db=condition.told_snr_db,
                     asr_confidence=condition.confidence,
                     speech_seconds=facts.speech_seconds if facts else float("nan"),
                     audio_features=voice.audio_features if voice and condition.voice else None,
                     text_features=words.text_features if words and condition.words else None,
+                    baseline=row.baseline,
+                    context=row.context,
                 )
             )
         weights = self.sources.weights
         batch = TrainBatch(
             model=collate(items, self.model, self.sources.tokenizer),
-            targets=torch.tensor([c.target for c in conditions]),
-            voice_targets=torch.tensor([e.voice_target for e in examples]),
-            words_targets=torch.tensor([c.words_target for c in conditions]),
-            weights=torch.tensor([weights.get(e.item.id, 1.0) for e in examples]),
+            targets=torch.tensor([row.condition.target for row in rows]),
+            voice_targets=torch.tensor([row.example.voice_target for row in rows]),
+            words_targets=torch.tensor([row.condition.words_target for row in rows]),
+            weights=torch.tensor([weights.get(row.example.item.id, 1.0) for row in rows]),
         )
-        if states is not None:
-            self._add_states(batch, items, states)
+        if self.sources.states is not None:
+            self._add_states(batch, items, rows)
         return batch
 
     def _add_states(
-        self, batch: TrainBatch, items: Sequence[ModelItem], states: Sequence[HalfArray | None]
+        self, batch: TrainBatch, items: Sequence[ModelItem], rows: Sequence[_Row]
     ) -> None:
-        lengths = torch.tensor([0 if s is None else len(s) for s in states])
         assert self.sources.states is not None
-        width = self.sources.states.encoder.hidden_size
-        padded = np.zeros((len(states), max(1, int(lengths.max())), width), np.float32)
-        for row, each in enumerate(states):
-            if each is not None:
-                padded[row, : len(each)] = each
+        size = self.sources.states.encoder.hidden_size
+        lengths = torch.tensor([0 if row.states is None else len(row.states) for row in rows])
+        padded = np.zeros((len(rows), max(1, int(lengths.max())), size), np.float32)
+        for place, row in enumerate(rows):
+            if row.states is not None:
+                padded[place, : len(row.states)] = row.states
         batch.states = torch.from_numpy(padded)
         batch.states_mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
+        present = lengths > 0
+        if any(row.statistics is not None for row in rows):
+            nothing = np.zeros(2 * size, np.float32)
+            every = [nothing if row.statistics is None else row.statistics for row in rows]
+            batch.statistics = torch.from_numpy(np.stack(every))
+            present = torch.tensor([row.statistics is not None for row in rows])
         # As if the waveform had come along.
-        batch.model.audio_present = lengths > 0
+        batch.model.audio_present = present
         seconds = torch.tensor([item.speech_seconds for item in items], dtype=torch.float32)
-        seconds = torch.where(lengths > 0, seconds.nan_to_num(), torch.zeros(()))
+        seconds = torch.where(present, seconds.nan_to_num(), torch.zeros(()))
         batch.model.speech_seconds = seconds
         batch.model.audio_lengths = (seconds * SAMPLE_RATE).long()

@@ -20,7 +20,7 @@ PREDICTIONS = "validation*.npz"
 """A run's predictions: as the examples are, and with one modality only where the head fuses two."""
 
 Stacked = dict[str, np.ndarray]
-"""logits and targets [N, L], audio and text [N] bool."""
+"""logits and targets [N, L], audio and text [N] bool, shares [N, 2]."""
 
 
 def calibrate(
@@ -56,6 +56,7 @@ def calibrate(
             "both": calibration.temperature_both, "audio": calibration.temperature_audio,
             "text": calibration.temperature_text,
         },
+        "known": {"both": calibration.known_both, "audio": calibration.known_audio},
         "thresholds": calibration.thresholds,
         "abstain_confidence": calibration.abstain_confidence,
     }  # fmt: skip
@@ -69,9 +70,9 @@ def calibrate(
 
 
 def _fit(stacked: Stacked, objective: Objective) -> Calibration:
-    names = ("logits", "targets", "audio", "text")
-    logits, targets, audio, text = (torch.from_numpy(stacked[name]) for name in names)
-    return fit_calibration(logits, targets, audio, text, objective)
+    names = ("logits", "targets", "audio", "text", "shares")
+    logits, targets, audio, text, shares = (torch.from_numpy(stacked[name]) for name in names)
+    return fit_calibration(logits, targets, audio, text, objective, shares=shares)
 
 
 def _held_out(groups: Sequence[Stacked], objective: Objective) -> dict[str, float]:
@@ -97,13 +98,15 @@ def _held_out(groups: Sequence[Stacked], objective: Objective) -> dict[str, floa
 
 def _scaled(calibration: Calibration, stacked: Stacked, objective: Objective) -> np.ndarray:
     """Calibrated probabilities [N, L]."""
-    logits, audio, text = (torch.from_numpy(stacked[n]) for n in ("logits", "audio", "text"))
-    return np.asarray(probabilities(calibration.scale(logits, audio, text), objective).numpy())
+    names = ("logits", "audio", "text", "shares")
+    scaled = calibration.scale(*(torch.from_numpy(stacked[name]) for name in names))
+    return np.asarray(probabilities(scaled, objective).numpy())
 
 
 def _stacked(p: Predictions) -> Stacked:
     return {
         "logits": p.logits, "targets": p.targets, "audio": p.audio_present, "text": p.text_present,
+        "shares": p.shares,
     }  # fmt: skip
 
 
@@ -118,6 +121,7 @@ def _load_run(folder: Path) -> Stacked:
                     "targets": archive["targets"],
                     "audio": archive["audio_present"],
                     "text": archive["text_present"],
+                    "shares": archive["shares"],
                 }
             )
     if not parts:

@@ -116,6 +116,6 @@ def _rank_correlation(runs: dict[str, Predictions], calibration: Calibration) ->
 def _log_probabilities(p: Predictions, calibration: Calibration) -> np.ndarray:
     scaled = calibration.scale(
         torch.from_numpy(p.logits), torch.from_numpy(p.audio_present),
-        torch.from_numpy(p.text_present),
+        torch.from_numpy(p.text_present), torch.from_numpy(p.shares),
     )  # fmt: skip
     return np.asarray(torch.log_softmax(scaled, dim=-1).numpy())

@@ -18,8 +18,9 @@ from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.training.augment import Conditions
 from hri_emo_ros.training.calibration import calibrate
 from hri_emo_ros.training.card import write_card
-from hri_emo_ros.training.conditions import alone, condition_report
+from hri_emo_ros.training.conditions import alone, condition_report, stated
 from hri_emo_ros.training.items import Data
+from hri_emo_ros.training.known import KNOWN
 from hri_emo_ros.training.network import Network
 from hri_emo_ros.training.predictions import (
     Predictions,
@@ -65,6 +66,7 @@ def finish(
     labels, multi_label = recipe.model.labels, recipe.model.objective == "multi_label"
     result = _facts(trained)
     parts: dict[str, Predictions] = {}
+    single: dict[str, Predictions] = {}
     if predictions is not None:
         write_manifest(folder / MANIFEST, predictions, labels)
         result["validation"] = scores_by_corpus(predictions, multi_label)
@@ -72,9 +74,17 @@ def finish(
         result["by_group"] = ua_by_group(predictions)
         result["misclassified"] = link_misclassified(folder, predictions, labels)
         parts = {"validation": predictions}
+        if scorer.maker.sources.known_validation is not None:
+            given = stated(conditions, predictions.examples)
+            result["by_known"] = {}
+            for name, counts in KNOWN.items():
+                part = scorer(predictions.examples, given, counts)
+                parts[f"validation {name}"] = part
+                scores = scores_by_corpus(part, multi_label)
+                result["by_known"][name] = {"validation": scores, "intervals": intervals(part)}
         if recipe.model.uses_audio and recipe.model.uses_text:
             single = alone(scorer, conditions, predictions.examples)
-            parts |= {f"validation_{name}": part for name, part in single.items()}
+            parts |= {f"validation {name}": part for name, part in single.items()}
         for name, part in parts.items():
             part.save(folder / f"{name}.npz")
     fitted = calibrate(
@@ -83,7 +93,7 @@ def finish(
     calibration = Calibration.identity(len(labels))
     if fitted is not None:
         calibration, result["calibration"] = fitted
-    if len(parts) > 1 and predictions is not None and not multi_label:
+    if single and predictions is not None and not multi_label:
         result["conditions"] = condition_report(
             scorer, conditions, predictions.examples, calibration
         )

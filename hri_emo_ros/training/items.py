@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,9 @@ def load_data(recipe: Recipe, root: Path) -> Data:
     for section in recipe.data.corpora:
         corpus = make_corpus(section.name, section.options)
         read = corpus.read(root / (section.path or corpus.folder))
-        usable = [item for item in read.with_context() if _usable(item, recipe.model)]
+        usable = [
+            _read_by(recipe.model, i) for i in read.with_context() if _usable(i, recipe.model)
+        ]
         unusable = len(read.items) - len(usable)
         if unusable:
             read.left_out["lacks what the model reads"] = unusable
@@ -117,6 +119,13 @@ def _has(item: Item, model: ModelConfig, modality: str) -> bool:
     plain = item.audio if modality == "audio" else item.text
     ready = item.audio_features if modality == "audio" else item.text_features
     return ready is not None if features else bool(plain)
+
+
+def _read_by(model: ModelConfig, item: Item) -> Item:
+    """The item without what the model does not read."""
+    if not model.uses_audio:
+        return replace(item, audio=None)
+    return item if model.uses_text else replace(item, text=None)
 
 
 def _summary(left_out: Mapping[str, Mapping[str, int]]) -> str:

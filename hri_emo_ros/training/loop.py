@@ -32,10 +32,11 @@ from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import stated
 from hri_emo_ros.training.finish import Trained, finish
 from hri_emo_ros.training.items import Data, balance_weights, load_data, voices_and_words
+from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.network import Network, make_network
 from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
-from hri_emo_ros.training.pairs import Example, Sampler, validation_examples
+from hri_emo_ros.training.pairs import Example, Sampler, recorded_pairs, validation_examples
 from hri_emo_ros.training.predictions import (
     Predictions,
     Scorer,
@@ -44,6 +45,7 @@ from hri_emo_ros.training.predictions import (
 )
 from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
 from hri_emo_ros.training.tensorboard import TensorBoard
+from hri_emo_ros.training.transcripts import transcripts
 from hri_emo_ros.training.voices import ClipFacts, VoiceStates, quality_of, survey
 from hri_emo_ros.types import SAMPLE_RATE
 
@@ -107,16 +109,41 @@ def prepare(
     weights = balance_weights(data.train, recipe.optim.balance) if recipe.optim.balance else {}
     sources = Sources(listener, network.tokenizer, facts, weights=weights)
     maker = BatchMaker(model, sources, drawn, recipe.seed)
-    encoder = getattr(network.model, "audio_encoder", None)
-    if section.versions and isinstance(encoder, AudioEncoder):
+    if section.words.heard and fusion:
+        pairs = recorded_pairs(data.train)
+        bar = bars("recognising", len(pairs))
+        sources.heard = transcripts(pairs, kept / "transcripts.json", bar)
+    if section.versions and model.uses_audio:
+        sources.rooms = Rooms(voices, recipe.seed)
         settings = section.model_dump(include={"waveform", "rooms", "noise"})
         changes = json.dumps([recipe.seed, most, settings], sort_keys=True)
-        sources.states = VoiceStates(kept / "states", encoder, listener, changes, section.versions)
+        encoder = network.model.audio_encoder
+        assert isinstance(encoder, AudioEncoder)  # the recipe has no other with versions
+        states = VoiceStates(kept / "states", encoder, listener, changes, section.versions)
         bar = bars("voice encoder", len(clips))
-        sources.states.load(voices, maker.version_condition, True, bar)
+        states.load(voices, maker.version, True, bar)
         heard = [i for i in data.validation if _heard(i, model)]
-        sources.states.load(heard, maker.version_condition, False, bar)
+        states.load(heard, maker.version, False, bar)
+        sources.states = states
+        if model.baseline is not None:
+            _know(recipe, network, sources, sources.rooms, voices, heard)
     return Parts(data, network, maker, truthful, _lengths(everything, facts))
+
+
+def _know(
+    recipe: Recipe, network: Network, sources: Sources, rooms: Rooms, voices: Sequence[Item],
+    heard: Sequence[Item],
+) -> None:  # fmt: skip
+    """Give the network the population that it judges voices against, and draw what is known of each."""
+    states, config, baseline = sources.states, recipe.model.baseline, network.model.baseline
+    assert states is not None and config is not None
+    taken = baseline.population.numpy() if recipe.pretrained.audio else None
+    known = Known(config, states, rooms, voices, states.versions, taken)
+    if known.deviation is not None:
+        population, deviation = (torch.from_numpy(v) for v in (known.population, known.deviation))
+        baseline.set(population, deviation)
+    sources.known = known
+    sources.known_validation = Known(config, states, rooms, heard, 0, known.population)
 
 
 def _heard(item: Item, model: ModelConfig) -> bool:

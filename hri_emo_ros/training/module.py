@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from hri_emo_ros.model.baseline import CLAMP, shares
 from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
+from hri_emo_ros.model.unimodal import unimodal_output
 from hri_emo_ros.training.batches import TrainBatch
 
 
@@ -59,6 +62,8 @@ class TrainingModule(nn.Module):
     def output(self, batch: TrainBatch) -> ModelOutput:
         """Score one batch."""
         model = self.model
+        if batch.statistics is not None:
+            return self._pooled(batch, batch.statistics)
         if batch.states is None or batch.states_mask is None:
             audio, audio_mask = model.encode_voice(batch.model)
         else:
@@ -66,3 +71,17 @@ class TrainingModule(nn.Module):
         audio = model.relate(audio, audio_mask, batch.model)
         text, text_mask = model.encode_text(batch.model)
         return model.fuse(EncodedBatch(audio, audio_mask, text, text_mask), batch.model)
+
+    def _pooled(self, batch: TrainBatch, statistics: Tensor) -> ModelOutput:
+        """The voice's answer from its statistics alone, as `EmotionModel.hear` gives it from the states."""
+        model, config = self.model, self.model.config.baseline
+        assert config is not None
+        usual, unit = model.baseline.known(batch.model.baseline), model.baseline.deviation
+        relative = ((statistics - usual) / unit).clamp(-CLAMP, CLAMP)
+        present = batch.model.audio_present
+        logits = model.audio_head(relative, shares(batch.model.heard, config), present)
+        nothing = statistics.new_zeros(len(statistics), 1, 1)
+        encoded = EncodedBatch(
+            nothing, present[:, None], nothing, torch.zeros_like(present)[:, None]
+        )
+        return unimodal_output(logits, encoded, audio=True)

@@ -39,6 +39,8 @@ class Predictions:
     """[N] mean of beta."""
     audio_weight: FloatArray
     """[N] published weight of the voice (before calibration)."""
+    shares: FloatArray
+    """[N, 2] of the voice and its room in the baseline; zeros for networks without."""
     loss: float
 
     @property
@@ -57,7 +59,7 @@ class Predictions:
         return Predictions(
             [self.examples[i] for i in index], self.logits[index], self.targets[index],
             self.audio_present[index], self.text_present[index], self.gate[index],
-            self.audio_weight[index], self.loss,
+            self.audio_weight[index], self.shares[index], self.loss,
         )  # fmt: skip
 
     def by_corpus(self) -> dict[str, Predictions]:
@@ -78,6 +80,7 @@ class Predictions:
             "text_present": self.text_present,
             "gate": self.gate,
             "audio_weight": self.audio_weight,
+            "shares": self.shares,
             "ids": np.array([i.id for i in items], dtype=np.str_),
             "speakers": np.array([i.speaker for i in items], dtype=np.str_),
             "corpora": np.array([i.corpus for i in items], dtype=np.str_),
@@ -101,9 +104,16 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(
-        self, examples: Sequence[Example], conditions: Sequence[Condition] | None = None
+        self,
+        examples: Sequence[Example],
+        conditions: Sequence[Condition] | None = None,
+        known: tuple[int, int] = (0, 0),
     ) -> Predictions:
-        """Score examples in the given conditions, None for as they are."""
+        """Score examples in the given conditions, None for as they are.
+
+        Args:
+            known: see `BatchMaker.clean`.
+        """
         was_training = self.module.training
         self.module.eval()
         order = np.argsort([self.lengths.get(e.item.id, 0.0) for e in examples], kind="stable")
@@ -114,11 +124,12 @@ class Scorer:
         )
         audio, text = np.zeros(count, bool), np.zeros(count, bool)
         gate, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        known_shares = np.zeros((count, 2), np.float32)
         total = 0.0
         for start in range(0, count, _BATCH):
             rows = order[start : start + _BATCH]
             given = [conditions[i] for i in rows] if conditions is not None else None
-            batch = self.maker.clean([examples[i] for i in rows], given).to(self.device)
+            batch = self.maker.clean([examples[i] for i in rows], given, known).to(self.device)
             result = self.module(batch)
             output = result.output
             logits[rows] = output.logits.float().cpu().numpy()
@@ -128,11 +139,14 @@ class Scorer:
             gate[rows] = output.gate.float().cpu().numpy()
             shares = modality_weights(output, self.module.model.config.objective)
             weight[rows] = shares.audio.float().cpu().numpy()
+            if output.shares is not None:
+                known_shares[rows] = output.shares.float().cpu().numpy()
             total += float(result.losses["main"]) * len(rows)
         self.module.train(was_training)
         return Predictions(
-            list(examples), logits, targets, audio, text, gate, weight, total / max(1, count)
-        )
+            list(examples), logits, targets, audio, text, gate, weight, known_shares,
+            total / max(1, count),
+        )  # fmt: skip
 
 
 def softmax(logits: FloatArray) -> np.ndarray:

@@ -73,14 +73,17 @@ class PretrainedSection(Section):
 
 
 class WaveformSection(Section):
-    """Chances of changes to a clip (see `training.augment` for their ranges), drawn for each clip and epoch
-    in the order in which the world makes them."""
+    """Chances of changes (see `training.augment` for their ranges), drawn for each clip and epoch. In the
+    versions of a recipe with baselines, clips of one speaker share the speed, and clips of a few speakers
+    share a room: impulse response, equaliser, band and noise."""
 
+    speed: float = Share
     crop: float = Share
     pitch: float = Share
     time_stretch: float = Share
     room: float = Share
     """Convolution with a room's impulse response, from the folder of `AugmentSection.rooms`."""
+    equaliser: float = Share
     band_limit: float = Share
     time_mask: float = Share
     frequency_mask: float = Share
@@ -107,6 +110,9 @@ class WordsSection(Section):
     """Chance that a text gets recognition errors at all."""
     error_rate: Range = (0.0, 0.6)
     """Share of the words hit: deleted, replaced by one that looks alike, or one put in."""
+    heard: float = Share
+    """Chance that a recorded pair comes with the recogniser's own words and confidence instead of the true
+    words; they are recognised once and kept."""
     stranger: float = Share
     """Chance of somebody else's words with a low confidence: an invention of the recogniser."""
 
@@ -139,6 +145,14 @@ class PairsSection(Section):
     """Pairs drawn in an epoch."""
     validation: int = Field(2000, ge=1)
     """Pairs on the validation side, drawn once."""
+
+
+class LeftOutSection(Section):
+    """Runs of the same stage that `hri-emo train` does before it, with what they build on: their validation
+    sides calibrate it, and their figures are those that its card shows."""
+
+    folds: list[int] = Field(default_factory=list)
+    corpora: list[str] = Field(default_factory=list)
 
 
 class OptimSection(Section):
@@ -180,9 +194,10 @@ class Recipe(Section):
     """None learns from items as they are."""
     optim: OptimSection = OptimSection()
     loss: LossConfig = LossConfig()
+    left_out: LeftOutSection = LeftOutSection()
     calibrate_on: list[str] = Field(default_factory=list)
-    """Folders of runs of the same recipe (folds, corpora left out) whose validation logits calibrate this
-    one and whose figures its card shows; empty calibrates on its own validation side."""
+    """Folders of runs of the same recipe whose validation logits calibrate this one and whose figures its
+    card shows; filled in from `left_out`, empty calibrates on its own validation side."""
     early_stopping: int = Field(0, ge=0)
     """Validations without a better `monitor` before training ends; 0 never stops early."""
     monitor: Literal["ua", "macro_f1", "weighted_f1"] = "ua"
@@ -202,11 +217,19 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _versions(self) -> Recipe:
-        audio = self.model.audio
-        if self.augment.versions and (audio.kind == "features" or audio.trainable_layers != 0):
+        audio, used = self.model.audio, self.model.uses_audio and self.augment.versions
+        if used and (audio.kind == "features" or audio.trainable_layers != 0):
             raise ValueError(
                 "'augment.versions' needs a voice encoder that does not learn: set "
                 "'model.audio.unfreeze_last_n_layers: 0'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _baselines(self) -> Recipe:
+        if self.model.uses_audio and self.model.baseline and not self.augment.versions:
+            raise ValueError(
+                "'model.baseline' needs the states of all clips: set 'augment.versions' above 0"
             )
         return self
 

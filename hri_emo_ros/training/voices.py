@@ -21,8 +21,9 @@ import torch
 from hri_emo_ros.data.clips import decode
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.baseline import voice_statistics
 from hri_emo_ros.model.encoders import AudioEncoder
-from hri_emo_ros.training.augment import Condition, Listener
+from hri_emo_ros.training.augment import Condition, Listener, Seeds
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 HalfArray = npt.NDArray[np.float16]
@@ -109,7 +110,7 @@ class VoiceStates:
         folder: where they are kept.
         encoder: the frozen encoder.
         listener: changes clips.
-        recipe: what the changes depend on besides the clip and the version (settings, seed).
+        recipe: what the changes depend on besides clip and seeds (settings, noises).
         versions: changed versions of each training clip.
     """
 
@@ -135,25 +136,27 @@ class VoiceStates:
     def load(
         self,
         items: Iterable[Item],
-        conditions: Callable[[Item, int], Condition],
+        versions: Callable[[Item, int], tuple[Condition, Seeds, str]],
         changed: bool,
         progress: Callable[[], None],
     ) -> None:
         """Compute what is not kept yet, and read every clip's statistics.
 
         Args:
-            conditions: noise of a version.
+            versions: noise and seeds of a version of a clip, and all that it depends on.
             changed: all versions, not the clean one alone.
             progress: called after each clip.
         """
         for item in items:
             for version in range(self.versions + 1 if changed else 1):
+                condition, seeds, told = versions(item, version)
                 key = f"{self._encoder_key}|{identity(item)}|"
-                key += f"{self._recipe}|{item.id}|{version}" if version else "clean"
+                key += f"{self._recipe}|{told}" if version else "clean"
                 name = hashlib.sha256(key.encode()).hexdigest()[:32]
                 file = self.folder / name[:2] / f"{name}.npz"
                 if not file.is_file():
-                    self._keep(file, self.compute(item, conditions(item, version), version))
+                    states = self.compute(item, condition, seeds if version else None)
+                    self._keep(file, states)
                 with np.load(file, allow_pickle=False) as archive:
                     self._statistics[item.id, version] = archive["statistics"]
                 self._files[item.id, version] = file
@@ -162,14 +165,15 @@ class VoiceStates:
     def _keep(self, file: Path, states: HalfArray) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(f".{os.getpid()}.npz")
-        np.savez(temporary, states=states, statistics=statistics_of(states).astype(np.float16))
+        wide = torch.from_numpy(states.astype(np.float32))[None]
+        statistics = voice_statistics(wide, torch.ones(wide.shape[:2], dtype=torch.bool))[0]
+        np.savez(temporary, states=states, statistics=statistics.half().numpy())
         os.replace(temporary, file)
 
     @torch.no_grad()
-    def compute(self, item: Item, condition: Condition, version: int = 0) -> HalfArray:
-        """States [F, H] of a clip in a condition; `version` above 0 changes it as that version does."""
-        name = f"{item.id}#{version}" if version else item.id
-        samples = self.listener(name, samples_of(item), condition, version or None)
+    def compute(self, item: Item, condition: Condition, seeds: Seeds | None = None) -> HalfArray:
+        """States [F, H] of a clip in a condition, changed where there are seeds."""
+        samples = self.listener(samples_of(item), condition, seeds, item.id)
         waveform = torch.from_numpy(np.ascontiguousarray(samples))[None]
         device = next(self.encoder.parameters()).device
         mask = torch.ones_like(waveform, dtype=torch.bool)
@@ -182,14 +186,8 @@ class VoiceStates:
             return np.asarray(archive["states"])
 
     def statistics(self, item: Item, version: int) -> FloatArray:
-        """[2 H] of a clip that was loaded; see `statistics_of`."""
+        """[2 H] of a clip that was loaded; see `model.baseline.voice_statistics`."""
         return self._statistics[item.id, version].astype(np.float32)
-
-
-def statistics_of(states: npt.NDArray[np.floating]) -> FloatArray:
-    """[F, H] -> [2 H]: mean and standard deviation over the frames."""
-    wide = states.astype(np.float32)
-    return np.concatenate([wide.mean(0), wide.std(0)])
 
 
 def quality_of(facts: Mapping[str, ClipFacts]) -> dict[str, tuple[float, float]]:
