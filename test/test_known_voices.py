@@ -116,4 +116,4 @@ def test_statistics_alone_give_the_answer_that_the_clip_gives(trainer, tmp_path)
 
 def test_the_temperature_is_fitted_to_what_was_known(trainer):
     result = trainer.run(resume=True)
-    assert result["calibration"]["known"]["audio"] != [1.0, 1.0]
+    assert 1.0 not in result["calibration"]["known"]["audio"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -79,9 +79,10 @@ class TrainingModule(nn.Module):
         usual, unit = model.baseline.known(batch.model.baseline), model.baseline.deviation
         relative = ((statistics - usual) / unit).clamp(-CLAMP, CLAMP)
         present = batch.model.audio_present
-        logits = model.audio_head(relative, shares(batch.model.heard, config), present)
+        known = shares(batch.model.heard, config)
+        logits = model.audio_head(relative, known, present)
         nothing = statistics.new_zeros(len(statistics), 1, 1)
         encoded = EncodedBatch(
             nothing, present[:, None], nothing, torch.zeros_like(present)[:, None]
         )
-        return unimodal_output(logits, encoded, audio=True)
+        return replace(unimodal_output(logits, encoded, audio=True), shares=known)
