@@ -23,6 +23,14 @@ from hri_emo_ros.data.manifest import Fault, Refused, Row, read_manifest
 from hri_emo_ros.data.noise import Babble, NoiseSource, mix
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.known_voices import (
+    Knowledge,
+    check,
+    contexts,
+    heard_counts,
+    in_order,
+    with_baselines,
+)
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, FloatArray, Transcript
 
 Modality = Literal["audio", "text", "both"]
@@ -41,6 +49,8 @@ class ManifestRows:
     """A manifest, with what could not be used of it."""
 
     rows: list[Row] = field(default_factory=list)
+    context: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """What was said before, by line."""
     refused: list[Refused] = field(default_factory=list)
 
     def refuse(self, row: Row, fault: Fault, reason: str) -> None:
@@ -89,7 +99,8 @@ def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
         HriEmoError: the file cannot be read or lacks a column.
     """
     read = read_manifest(manifest)
-    found = ManifestRows(refused=list(read.refused))
+    context = contexts(read.rows) if modality != "audio" else {}
+    found = ManifestRows(context=context, refused=list(read.refused))
     for row in read.rows:
         row = replace(
             row,
@@ -106,17 +117,13 @@ def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
     return found
 
 
-def estimate_rows(
-    engine: EmotionEngine,
-    found: ManifestRows,
-    change: Callable[[FloatArray], FloatArray] | None = None,
-    progress: Callable[[], None] = lambda: None,
-) -> Scored:
-    """Estimate every row; files that cannot be read go to `found.unreadable`.
+def read_inputs(
+    found: ManifestRows, change: Callable[[FloatArray], FloatArray] | None = None
+) -> list[EngineInput]:
+    """What the engine is given of each row; rows whose file cannot be read are taken out of `found`.
 
     Args:
         change: applied to each clip (noise, for a sweep).
-        progress: called after each row.
     """
     rows: list[Row] = []
     inputs: list[EngineInput] = []
@@ -127,25 +134,59 @@ def estimate_rows(
                 samples = decode(row.path, row.start, row.end, row.seconds)
             except HriEmoError as error:
                 found.refuse(row, "unreadable", str(error))
-                progress()
                 continue
             if change is not None:
                 samples = change(samples)
         rows.append(row)
-        inputs.append(EngineInput(samples, Transcript(row.text) if row.text else None))
+        words = Transcript(row.text) if row.text else None
+        inputs.append(EngineInput(samples, words, context=found.context.get(row.line, ())))
     found.rows = rows
+    return inputs
+
+
+def estimate_inputs(
+    engine: EmotionEngine,
+    rows: Sequence[Row],
+    inputs: Sequence[EngineInput],
+    progress: Callable[[], None] = lambda: None,
+) -> Scored:
+    """Estimate every row; `progress` is called after each."""
     # Like with like: padding costs time.
     size = [0 if i.samples is None else len(i.samples) for i in inputs]
     order = sorted(range(len(inputs)), key=lambda k: (size[k], len(rows[k].text)))
-    estimates: list[EmotionEstimate | None] = [None] * len(inputs)
+    estimates: dict[int, EmotionEstimate] = {}
     started = time.perf_counter()
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
-        for k, estimate in zip(part, engine.estimate_batch([inputs[k] for k in part]), strict=True):
+        answers = engine.estimate_batch([inputs[k] for k in part])
+        for k, estimate in zip(part, answers, strict=True):
             estimates[k] = estimate
             progress()
     seconds = time.perf_counter() - started
-    return Scored(rows, [e for e in estimates if e is not None], engine.labels, seconds)
+    return Scored(list(rows), [estimates[k] for k in range(len(inputs))], engine.labels, seconds)
+
+
+def estimate_known(
+    engine: EmotionEngine,
+    found: ManifestRows,
+    wanted: Sequence[Knowledge],
+    change: Callable[[FloatArray], FloatArray] | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[tuple[Scored, dict[str, float]]]:
+    """Estimate every row with each of the `wanted` baselines, and on how many utterances these rest on average.
+
+    Baselines are made of the clips as the engine hears them here: with `change`, in the same noise.
+    """
+    inputs = read_inputs(found, change)
+    strangers = estimate_inputs(engine, found.rows, inputs, progress)
+    results = []
+    for knowledge in wanted:
+        scored, given = strangers, inputs
+        if not knowledge.nothing:
+            given = with_baselines(found.rows, inputs, strangers.estimates, knowledge)
+            scored = estimate_inputs(engine, found.rows, given, progress)
+        results.append((scored, heard_counts(given) if given else {}))
+    return results
 
 
 def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
@@ -243,6 +284,8 @@ def evaluate(
     device: str = "cpu",
     threads: int = 0,
     progress: Callable[[], None] = lambda: None,
+    baselines: Sequence[Knowledge] = (),
+    as_conversation: bool = False,
 ) -> tuple[dict[str, Any], Scored]:
     """Score a bundle.
 
@@ -256,6 +299,9 @@ def evaluate(
         channels: also estimate every clip at other levels, through a telephone and amid silence.
         device, threads: see `EmotionEngine`.
         progress: called after each row of each pass.
+        baselines: what is known of each voice; the figures are those of the first, ``by_baseline`` holds
+            all. Noise and channels are with the first.
+        as_conversation: go through the file in its order, voices told and remembered as the node does it.
 
     Raises:
         HriEmoError: bundle or manifest cannot be used, or nothing in it can be scored.
@@ -276,8 +322,20 @@ def evaluate(
         )
     found = read_rows(Path(manifest), modality)
     _drop_foreign(found, engine.labels)
+    wanted = tuple(baselines) or (Knowledge(),)
+    check(wanted, found.rows, config)
+    if as_conversation and not all(k.nothing for k in wanted):
+        raise HriEmoError("--in-order hears voices as they come: leave --baseline and --room out")
     engine.warm_up(1)
-    scored = estimate_rows(engine, found, progress=progress)
+    told: dict[str, Any] = {}
+    if as_conversation:
+        inputs, started = read_inputs(found), time.perf_counter()
+        estimates, told = in_order(engine, found.rows, inputs, progress)
+        scored = Scored(found.rows, estimates, engine.labels, time.perf_counter() - started)
+        by_baseline = []
+    else:
+        by_baseline = estimate_known(engine, found, wanted, None, progress)
+        scored = by_baseline[0][0]
     if not scored.rows:
         unreadable = found.by_fault("unreadable")
         raise HriEmoError(
@@ -291,13 +349,31 @@ def evaluate(
         "manifest": str(manifest),
         "modality": modality,
         **figures(scored, found),
+        **({"in_order": told} if told else {}),
+        **(_by_baseline(wanted, by_baseline, found) if baselines else {}),
         "items": [_answer(row, e) for row, e in zip(scored.rows, scored.estimates, strict=True)],
     }
     if sweep_snr and modality != "text":
-        result["snr_sweep"] = _sweep(engine, found, scored, sweep_snr, noise, progress)
+        result["snr_sweep"] = _sweep(engine, found, scored, wanted[0], sweep_snr, noise, progress)
     if channels and modality != "text":
-        result["channels"] = _through_channels(engine, found, scored, progress)
+        result["channels"] = _through_channels(engine, found, scored, wanted[0], progress)
     return result, scored
+
+
+def _by_baseline(
+    wanted: Sequence[Knowledge], scored: Sequence[tuple[Scored, dict[str, float]]],
+    found: ManifestRows,
+) -> dict[str, Any]:  # fmt: skip
+    """Figures of each baseline, and the clips whose speaker is not known."""
+    entries = {}
+    for knowledge, (part, counts) in zip(wanted, scored, strict=True):
+        own = figures(part, found)
+        lists = {*_FAULTS, "counts"}
+        entries[knowledge.name] = {
+            **knowledge.as_json(), **counts, **{k: v for k, v in own.items() if k not in lists}
+        }  # fmt: skip
+    nobodys = [row.line for row in found.rows if row.path is not None and not row.speaker]
+    return {"by_baseline": entries, "without_speaker": nobodys}
 
 
 def _answer(row: Row, estimate: EmotionEstimate) -> dict[str, Any]:
@@ -324,6 +400,7 @@ def _sweep(
     engine: EmotionEngine,
     found: ManifestRows,
     clean: Scored,
+    known: Knowledge,
     levels: Sequence[float],
     noise: str,
     progress: Callable[[], None],
@@ -342,21 +419,26 @@ def _sweep(
 
     points = [entry(clean, None)]
     for snr in levels:
-        rows = ManifestRows(list(found.rows))
+        rows = ManifestRows(list(found.rows), found.context)
         change = partial(_add_noise, source=_noise_of(noise, found), snr_db=snr)
-        points.append(entry(estimate_rows(engine, rows, change, progress), snr))
+        points.append(entry(estimate_known(engine, rows, [known], change, progress)[0][0], snr))
     return points
 
 
 def _through_channels(
-    engine: EmotionEngine, found: ManifestRows, clean: Scored, progress: Callable[[], None]
+    engine: EmotionEngine,
+    found: ManifestRows,
+    clean: Scored,
+    known: Knowledge,
+    progress: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """UA and the share of answers that differ from the clean clips' in each condition."""
     before = clean.probabilities.argmax(axis=1)
     points = []
     for name, change in CHANNELS.items():
-        rows = ManifestRows(list(found.rows))
-        answer = estimate_rows(engine, rows, change, progress).probabilities.argmax(axis=1)
+        rows = ManifestRows(list(found.rows), found.context)
+        heard = estimate_known(engine, rows, [known], change, progress)[0][0]
+        answer = heard.probabilities.argmax(axis=1)
         points.append(
             {
                 "condition": name,
