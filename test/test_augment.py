@@ -12,16 +12,15 @@ import soundfile
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.data.clips import speech_level
 from hri_emo_ros.data.noise import NoiseBank, NoiseSource
+from hri_emo_ros.data.words import WordErrors, plain
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.augment import (
     Condition,
     Listener,
     Seeds,
     WaveformAugment,
-    WordErrors,
     confidence_after,
 )
-from hri_emo_ros.training.items import plain
 from hri_emo_ros.training.recipe import WaveformSection
 from hri_emo_ros.types import SAMPLE_RATE
 

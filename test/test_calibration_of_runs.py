@@ -31,7 +31,7 @@ def folds(tmp_path: Path) -> list[Path]:
         voice = np.arange(400) < 300
         np.savez(
             folders[-1] / "validation.npz", logits=(sharpness * logits).astype(np.float32),
-            targets=np.eye(7, dtype=np.float32)[true], audio_present=voice, text_present=~voice,
+            targets=np.eye(7, dtype=np.float32)[true], audio=voice, text=~voice,
             shares=np.zeros((400, 2), np.float32),
         )  # fmt: skip
     return folders
@@ -50,6 +50,6 @@ def test_runs_without_a_voice_say_nothing_of_it(folds):
     for folder in folds:
         with np.load(folder / "validation.npz") as stored:
             values = dict(stored)
-        values |= {"audio_present": ~np.ones(400, bool), "text_present": np.ones(400, bool)}
+        values |= {"audio": ~np.ones(400, bool), "text": np.ones(400, bool)}
         np.savez(folder / "validation.npz", **values)
     assert "held_out_voice" not in report(*folds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,6 +112,7 @@ class NoiseBank:
 
     def __init__(self, voices: Sequence[Path], folder: Path | None, seed: int = 0) -> None:
         count = _BANK_SECONDS * SAMPLE_RATE
+        self._digests: dict[str, str] = {}
         self.noises = {
             kind: [NoiseSource(kind, SAMPLE_RATE, seed).take(count)] for kind in SYNTHETIC
         }
@@ -124,6 +126,15 @@ class NoiseBank:
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(self.noises)
+
+    def digest(self, kind: str) -> str:
+        """Of the noises of that kind: babble differs with the voices it is made of."""
+        if kind not in self._digests:
+            digest = hashlib.sha256()
+            for noise in self.noises[kind]:
+                digest.update(noise.tobytes())
+            self._digests[kind] = f"{kind} {digest.hexdigest()[:16]}"
+        return self._digests[kind]
 
     def stretch(self, kind: str, count: int, rng: np.random.Generator) -> FloatArray:
         """`count` samples from anywhere in one of the noises of that kind, repeated where it is short."""

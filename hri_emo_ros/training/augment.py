@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-import string
 import warnings
 import zlib
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +20,8 @@ import soxr
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank, mix
+from hri_emo_ros.data.words import WordErrors, plain
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.items import plain
 from hri_emo_ros.training.pairs import Example, Target, blend
 from hri_emo_ros.training.recipe import AugmentSection, WaveformSection
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
@@ -172,58 +170,6 @@ def _applied(chain: Any, samples: FloatArray, seed: int) -> FloatArray:
 
 
 # The words
-
-
-class WordErrors:
-    """Recognition errors with a vocabulary's words.
-
-    Args:
-        texts: give the vocabulary and its frequencies.
-    """
-
-    _DELETED, _INSERTED = 0.3, 0.15
-    """Shares of deletions and insertions among the errors; the rest are substitutions."""
-    _ALIKE = 0.6
-    """Share of substitutions by a word that begins alike and is about as long."""
-    _VOCABULARY = 8000
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        counts = Counter(word for text in texts for word in plain(text).split())
-        self.words = [word for word, _ in counts.most_common(self._VOCABULARY)] or ["uh"]
-        # Flattened so that rare words are heard too (exponent as in word2vec's sampling).
-        weights = np.array([max(counts[word], 1) for word in self.words], dtype=np.float64) ** 0.75
-        self._cumulative = np.cumsum(weights / weights.sum())
-        self._alike: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for word in self.words:
-            self._alike[word[0], min(len(word), 8)].append(word)
-
-    def __call__(self, text: str, rate: float, rng: np.random.Generator) -> str:
-        """`text` with about `rate` of its words deleted, replaced or followed by another one."""
-        heard: list[str] = []
-        for word in text.split():
-            if rng.random() >= rate:
-                heard.append(word)
-                continue
-            kind = rng.random()
-            if kind < self._DELETED:
-                continue
-            if kind < self._DELETED + self._INSERTED:
-                heard += [word, self.any(rng)]
-                continue
-            heard.append(self._substitute(word, rng))
-        return " ".join(heard) or self.any(rng)
-
-    def any(self, rng: np.random.Generator) -> str:
-        """A random word of the vocabulary."""
-        index = int(np.searchsorted(self._cumulative, rng.random()))
-        return self.words[min(index, len(self.words) - 1)]
-
-    def _substitute(self, word: str, rng: np.random.Generator) -> str:
-        core = word.lower().strip(string.punctuation)
-        tail = word[len(word.rstrip(string.punctuation)) :]
-        length = min(len(core) + int(rng.integers(-1, 2)), 8)
-        alike = self._alike.get((core[:1], length)) if rng.random() < self._ALIKE else None
-        return (alike[int(rng.integers(len(alike)))] if alike else self.any(rng)) + tail
 
 
 def confidence_after(rate: float, rng: np.random.Generator) -> float:

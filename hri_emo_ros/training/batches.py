@@ -143,7 +143,8 @@ class BatchMaker:
         seeds = self.sources.rooms.seeds(item, version)
         kind, snr = self.conditions.noise(seeds)
         condition = Condition(item.target, item.target, True, False, None, kind, snr)
-        return condition, seeds, f"{seeds}|{kind}|{snr:.2f}"
+        bank = self.sources.listener.bank
+        return condition, seeds, f"{seeds}|{snr:.2f}|{bank.digest(kind) if bank and kind else ''}"
 
     def clean(
         self,

@@ -19,8 +19,9 @@ from hri_emo_ros.training.splits import speaker_halves
 PREDICTIONS = "validation*.npz"
 """A run's predictions: as the examples are, and with one modality only where the head fuses two."""
 
+_NAMES = ("logits", "targets", "audio", "text", "shares")
 Stacked = dict[str, np.ndarray]
-"""logits and targets [N, L], audio and text [N] bool, shares [N, 2]."""
+"""logits and targets [N, L], audio and text (present) [N] bool, shares [N, 2]."""
 
 
 def calibrate(
@@ -46,7 +47,7 @@ def calibrate(
         if not parts:
             return None
         items = [example.item for part in parts for example in part.examples]
-        whole = _stack([_stacked(part) for part in parts])
+        whole = _stack([part.arrays() for part in parts])
         halves = [np.asarray(half, dtype=np.int64) for half in speaker_halves(items, seed)]
         groups = [_rows(whole, half) for half in halves if len(half)]
     together = _stack(groups)
@@ -70,8 +71,7 @@ def calibrate(
 
 
 def _fit(stacked: Stacked, objective: Objective) -> Calibration:
-    names = ("logits", "targets", "audio", "text", "shares")
-    logits, targets, audio, text, shares = (torch.from_numpy(stacked[name]) for name in names)
+    logits, targets, audio, text, shares = (torch.from_numpy(stacked[name]) for name in _NAMES)
     return fit_calibration(logits, targets, audio, text, objective, shares=shares)
 
 
@@ -103,27 +103,12 @@ def _scaled(calibration: Calibration, stacked: Stacked, objective: Objective) ->
     return np.asarray(probabilities(scaled, objective).numpy())
 
 
-def _stacked(p: Predictions) -> Stacked:
-    return {
-        "logits": p.logits, "targets": p.targets, "audio": p.audio_present, "text": p.text_present,
-        "shares": p.shares,
-    }  # fmt: skip
-
-
 def _load_run(folder: Path) -> Stacked:
     """A run's predictions in every condition that it has."""
     parts = []
     for path in sorted(folder.glob(PREDICTIONS)):
         with np.load(path, allow_pickle=False) as archive:
-            parts.append(
-                {
-                    "logits": archive["logits"],
-                    "targets": archive["targets"],
-                    "audio": archive["audio_present"],
-                    "text": archive["text_present"],
-                    "shares": archive["shares"],
-                }
-            )
+            parts.append({name: archive[name] for name in _NAMES})
     if not parts:
         raise HriEmoError(f"'calibrate_on': '{folder}' holds no predictions ({PREDICTIONS})")
     return _stack(parts)

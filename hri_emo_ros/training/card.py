@@ -47,9 +47,10 @@ recognition at work and in education is forbidden (Regulation 2024/1689, article
 
 Acted voices of adults teach it exaggerated emotion: spontaneous speech is quieter and is called
 neutral more often. Languages, accents, ages and voices that are not in the data below are heard less
-well; the tables by sex, language and speaker show how much people differ. Irony, and words that say
-the opposite of the voice, were only seen in constructed pairs. Texts are judged one utterance at a
-time, without what was said before.
+well; the tables by sex, language and speaker show how much people differ. A voice of which nothing is
+known is judged worse than one that has spoken before; one that has only ever been heard in one emotion
+comes to sound neutral in it. Irony, and words that say the opposite of the voice, were only seen in
+constructed pairs.
 """
 
 
@@ -158,45 +159,46 @@ def _counts(results: Sequence[dict[str, Any]]) -> tuple[dict[str, int], dict[str
 def _overview(
     results: Sequence[dict[str, Any]], calibration: Mapping[str, float] | None
 ) -> list[str]:
-    """The voice alone over several runs: each fold and their mean, its calibration over the folds, and
-    corpora left out of training."""
+    """The voice alone over several runs, by what was known of it: people of every fold, and corpora left out of
+    training; then its calibration over all of them."""
     voices = [r for r in results if r["head"] == "audio_only"]
-    folds = sorted((r for r in voices if not r["leave_corpus_out"]), key=lambda r: r["fold"] or 0)
+    folds = [r for r in voices if not r["leave_corpus_out"]]
+    left_out = [r for r in voices if r["leave_corpus_out"]]
     lines: list[str] = []
     if len(folds) > 1:
-        heads = " | ".join(f"fold {r['fold']}" for r in folds)
-        lines += ["", "## The voice on speakers of every fold (UA)", "",
-                  f"| corpus | {heads} | mean |",
-                  "|---|" + "---|" * (len(folds) + 1)]  # fmt: skip
-        names = list(dict.fromkeys(name for r in folds for name in r["validation"]))
-        for name in [n for n in names if n not in ("all", "constructed")]:
-            values = [r["validation"].get(name, {}).get("ua") for r in folds]
-            known = [v for v in values if v is not None]
-            if known:
-                cells = ["" if v is None else f"{v:.3f}" for v in values]
-                lines.append(f"| {name} | {' | '.join(cells)} | {_mean(known)} |")
-        lines += ["", "Means with a 95 % interval from the spread of the folds (Student's t)."]
-    if calibration:
-        others = _calibration(calibration, "the other folds, reported on each in turn")
-        lines += ["", f"{calibration['n']:.0f} answers of all folds. {others}"]
-    left_out = [r for r in voices if r["leave_corpus_out"]]
+        lines += _by_known("The voice on people it has never heard (UA)", folds)
+        lines += ["", f"Means of {len(folds)} folds with a 95 % interval from their spread "
+                  "(Student's t)."]  # fmt: skip
     if left_out:
-        lines += ["", "## The voice on a corpus it has never heard", "",
-                  "| corpus left out | n | UA | macro F1 | chance UA |", "|---|---|---|---|---|"]  # fmt: skip
-        for r in left_out:
-            name = r["leave_corpus_out"]
-            scores, intervals = r["validation"][name], r.get("intervals", {}).get(name, {})
-            lines.append(
-                f"| {name} | {scores['n']:.0f} | {_spread(scores['ua'], intervals.get('ua'))} | "
-                f"{_spread(scores['macro_f1'], intervals.get('macro_f1'))} | "
-                f"{scores['chance_ua']:.3f} |"
-            )
+        lines += _by_known("The voice on corpora it has never heard (UA)", left_out)
+    if calibration:
+        others = _calibration(calibration, "all runs but the one reported on, in turn")
+        lines += ["", f"{calibration['n']:.0f} answers of the voice. {others}"]
+    return lines
+
+
+def _by_known(title: str, runs: Sequence[dict[str, Any]]) -> list[str]:
+    """A row for each corpus and a column for what was known of the voice: how many of its utterances, or of
+    others in the room."""
+    columns = list(runs[0].get("by_known") or {"stranger": None})
+    lines = ["", f"## {title}", "", f"| corpus | chance | {' | '.join(columns)} |",
+             "|---|---|" + "---|" * len(columns)]  # fmt: skip
+    names = dict.fromkeys(name for r in runs for name in r["validation"])
+    for name in [n for n in names if n not in ("all", "constructed")]:
+        found = [r for r in runs if "ua" in r["validation"].get(name, {})]
+        cells = []
+        for column in columns:
+            parts = [r.get("by_known", {}).get(column, r) for r in found]
+            values = [part["validation"][name]["ua"] for part in parts]
+            interval = parts[0].get("intervals", {}).get(name, {}).get("ua") if parts else None
+            cells.append(_mean(values) if len(values) > 1 else _spread(values[0], interval))
+        if found:
+            chance = found[0]["validation"][name].get("chance_ua", float("nan"))
+            lines.append(f"| {name} | {chance:.3f} | {' | '.join(cells)} |")
     return lines
 
 
 def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     mean = float(np.mean(values))
     return _spread(mean, [mean - half, mean + half])
@@ -208,17 +210,17 @@ def _figures(result: dict[str, Any]) -> list[str]:
         side = f"{result['leave_corpus_out']}, left out of training"
     stage = f", stage {result['stage']}" if result["stage"] else ""
     lines = ["", f"## Figures on {side} ({result['head']}{stage})", "",
-             "| corpus | n | UA | macro F1 | weighted F1 | ECE |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for name, scores in result["validation"].items():
-        if "ua" in scores and name != "all":
-            intervals = result.get("intervals", {}).get(name, {})
-            cells = (
-                _spread(scores[f], intervals.get(f)) for f in ("ua", "macro_f1", "weighted_f1")
-            )
-            lines.append(
-                f"| {name} | {scores['n']:.0f} | {' | '.join(cells)} | {scores['ece']:.3f} |"
-            )
+             "| corpus | known of the voice | n | UA | macro F1 | weighted F1 | ECE |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for known, part in (result.get("by_known") or {"": result}).items():
+        for name, scores in part["validation"].items():
+            if "ua" in scores and name != "all":
+                intervals = part.get("intervals", {}).get(name, {})
+                cells = (
+                    _spread(scores[f], intervals.get(f)) for f in ("ua", "macro_f1", "weighted_f1")
+                )
+                lines.append(f"| {name} | {known} | {scores['n']:.0f} | {' | '.join(cells)} | "
+                             f"{scores['ece']:.3f} |")  # fmt: skip
     groups = result.get("by_group", {})
     for kind in ("sex", "language", "speaker"):
         values = ", ".join(f"{k} {v:.3f}" for k, v in groups.get(kind, {}).items() if v is not None)

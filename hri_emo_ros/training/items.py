@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hri_emo_ros.data.corpus import Item, make_corpus
+from hri_emo_ros.data.words import plain
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.training.recipe import Recipe
@@ -19,7 +19,6 @@ from hri_emo_ros.training.splits import split_then_merge
 
 DATA_ROOT_VARIABLE = "HRI_EMO_DATA"
 _TELLING_WORDS = 3
-_NOT_WORDS = re.compile(r"[^\w\s']")
 
 
 @dataclass
@@ -100,11 +99,6 @@ def _unseen(
 def _own_words(item: Item) -> bool:
     """The words were chosen by who said or wrote them, and not read from a list."""
     return item.audio is None or bool(item.conversation)
-
-
-def plain(text: str) -> str:
-    """Lower case without punctuation, as recognisers write; never empty for a text that is not."""
-    return " ".join(_NOT_WORDS.sub(" ", text.lower()).split()) or text
 
 
 def _usable(item: Item, model: ModelConfig) -> bool:

@@ -45,8 +45,7 @@ from hri_emo_ros.training.predictions import (
 )
 from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
 from hri_emo_ros.training.tensorboard import TensorBoard
-from hri_emo_ros.training.transcripts import transcripts
-from hri_emo_ros.training.voices import ClipFacts, VoiceStates, quality_of, survey
+from hri_emo_ros.training.voices import ClipFacts, VoiceStates, survey, transcripts
 from hri_emo_ros.types import SAMPLE_RATE
 
 CHECKPOINT, BEST = "checkpoint", "best"
@@ -91,7 +90,7 @@ def prepare(
     fusion = model.uses_audio and model.uses_text
     facts: dict[str, ClipFacts] = {}
     if clips:
-        bar = bars("hearing clips", len(clips))
+        bar = bars.bar("hearing clips", len(clips))
         facts = survey(clips, kept / "clips.json", fusion, bar)
     voices = [i for i in data.train if _heard(i, model)]
     bank = _noises(recipe, root, voices, fusion)
@@ -100,7 +99,7 @@ def prepare(
     most = int(recipe.data.max_seconds * SAMPLE_RATE)
     listener = Listener(WaveformAugment(section.waveform, rooms), bank, most)
     texts = [i.text for i in data.train if i.text]
-    quality = quality_of(facts)
+    quality = {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}
     drawn = Conditions(section, texts, _strangers(data.train), quality, kinds)
     truthful = Conditions(
         section, [i.text for i in everything if i.text], _strangers(data.validation), quality, kinds,
@@ -111,16 +110,16 @@ def prepare(
     maker = BatchMaker(model, sources, drawn, recipe.seed)
     if section.words.heard and fusion:
         pairs = recorded_pairs(data.train)
-        bar = bars("recognising", len(pairs))
+        bar = bars.bar("recognising", len(pairs))
         sources.heard = transcripts(pairs, kept / "transcripts.json", bar)
     if section.versions and model.uses_audio:
-        sources.rooms = Rooms(voices, recipe.seed)
+        sources.rooms = Rooms(clips, recipe.seed)  # the same for every fold
         settings = section.model_dump(include={"waveform", "rooms", "noise"})
         changes = json.dumps([recipe.seed, most, settings], sort_keys=True)
         encoder = network.model.audio_encoder
         assert isinstance(encoder, AudioEncoder)  # the recipe has no other with versions
         states = VoiceStates(kept / "states", encoder, listener, changes, section.versions)
-        bar = bars("voice encoder", len(clips))
+        bar = bars.bar("voice encoder", len(clips))
         states.load(voices, maker.version, True, bar)
         heard = [i for i in data.validation if _heard(i, model)]
         states.load(heard, maker.version, False, bar)
@@ -282,7 +281,7 @@ class Trainer:
         batches = self.sampler.epoch(self.step // self.steps_per_epoch)
         self.module.train()
         with self._progress() as bars:
-            bar = bars(f"training {self.folder.name}", self.total_steps, self.step)
+            bar = bars.bar(f"training {self.folder.name}", self.total_steps, self.step)
             while self.step < self.total_steps:
                 if stop_after is not None and self.step >= stop_after:
                     return False
@@ -343,7 +342,9 @@ class Trainer:
             for name, value in scores.items()
             if "ua" in value and (name != "all" or len(scores) == 1)
         )
-        bars.say(f"epoch {epoch:5.1f}  loss {losses['total']:.3f}  {figures}")
+        bars.console.print(
+            f"epoch {epoch:5.1f}  loss {losses['total']:.3f}  {figures}", highlight=False
+        )
         if board is not None:
             rate = self.optimizer.param_groups[0]["lr"]
             board.write(self.step, losses, scores, predictions, rate, self.recipe.model.labels)
@@ -380,28 +381,17 @@ class Trainer:
         return Bars(self.console if self.accelerator.is_main_process else None)
 
 
-class Bars:
+class Bars(Progress):
     """Progress bars with the time left; silent without a console."""
 
     def __init__(self, console: Console | None) -> None:
-        self._progress = Progress(
+        super().__init__(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), console=console or Console(quiet=True),
             disable=console is None, transient=True,
         )  # fmt: skip
 
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, what: str, count: int, done: int = 0) -> Callable[[], None]:
+    def bar(self, what: str, count: int, done: int = 0) -> Callable[[], None]:
         """A bar for `count` things of which some are done; call the result after each."""
-        task = self._progress.add_task(what, total=count, completed=done)
-        return lambda: self._progress.advance(task)
-
-    def say(self, text: str) -> None:
-        """A line above the bars."""
-        self._progress.console.print(text, highlight=False)
+        task = self.add_task(what, total=count, completed=done)
+        return lambda: self.advance(task)

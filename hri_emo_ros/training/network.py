@@ -12,9 +12,9 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import EncoderSpec
 from hri_emo_ros.model.network import EmotionModel
+from hri_emo_ros.model.packaged import packaged_encoder
 from hri_emo_ros.model.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
 from hri_emo_ros.training.items import Data
-from hri_emo_ros.training.packaged import packaged_encoder
 from hri_emo_ros.training.recipe import Recipe
 
 _VOCABULARY = 4300

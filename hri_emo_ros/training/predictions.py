@@ -70,23 +70,23 @@ class Predictions:
             rows.setdefault(name, []).append(index)
         return {"all": self, **{name: self.subset(index) for name, index in rows.items()}}
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a calibration is fitted to."""
+        return {
+            "logits": self.logits, "targets": self.targets, "audio": self.audio_present,
+            "text": self.text_present, "shares": self.shares,
+        }  # fmt: skip
+
     def save(self, path: Path) -> None:
-        """Logits and targets with ids, speakers and corpora; no audio, no text."""
+        """`arrays`, weights, ids, speakers and corpora; no audio, no text."""
         items = [e.item for e in self.examples]
-        values: dict[str, np.ndarray] = {
-            "logits": self.logits,
-            "targets": self.targets,
-            "audio_present": self.audio_present,
-            "text_present": self.text_present,
-            "gate": self.gate,
-            "audio_weight": self.audio_weight,
-            "shares": self.shares,
-            "ids": np.array([i.id for i in items], dtype=np.str_),
-            "speakers": np.array([i.speaker for i in items], dtype=np.str_),
-            "corpora": np.array([i.corpus for i in items], dtype=np.str_),
-            "pairings": np.array([e.pairing for e in self.examples], dtype=np.str_),
-        }
-        np.savez_compressed(path, allow_pickle=False, **values)
+        np.savez_compressed(
+            path, allow_pickle=False, **self.arrays(), gate=self.gate, audio_weight=self.audio_weight,
+            **{
+                f"{name}s": np.array([getattr(i, name) for i in items], dtype=np.str_)
+                for name in ("id", "speaker", "corpus")
+            },
+        )  # fmt: skip
 
 
 @dataclass
@@ -117,35 +117,34 @@ class Scorer:
         was_training = self.module.training
         self.module.eval()
         order = np.argsort([self.lengths.get(e.item.id, 0.0) for e in examples], kind="stable")
-        labels, count = len(self.module.model.config.labels), len(examples)
-        targets, logits = (
-            np.zeros((count, labels), np.float32),
-            np.zeros((count, labels), np.float32),
-        )
-        audio, text = np.zeros(count, bool), np.zeros(count, bool)
-        gate, weight = np.zeros(count, np.float32), np.zeros(count, np.float32)
-        known_shares = np.zeros((count, 2), np.float32)
-        total = 0.0
-        for start in range(0, count, _BATCH):
+        objective = self.module.model.config.objective
+        parts, total = [], 0.0
+        for start in range(0, len(examples), _BATCH):
             rows = order[start : start + _BATCH]
             given = [conditions[i] for i in rows] if conditions is not None else None
             batch = self.maker.clean([examples[i] for i in rows], given, known).to(self.device)
             result = self.module(batch)
             output = result.output
-            logits[rows] = output.logits.float().cpu().numpy()
-            targets[rows] = batch.targets.cpu().numpy()
-            audio[rows] = output.audio_present.cpu().numpy()
-            text[rows] = output.text_present.cpu().numpy()
-            gate[rows] = output.gate.float().cpu().numpy()
-            shares = modality_weights(output, self.module.model.config.objective)
-            weight[rows] = shares.audio.float().cpu().numpy()
-            if output.shares is not None:
-                known_shares[rows] = output.shares.float().cpu().numpy()
+            weight = modality_weights(output, objective).audio
+            nothing = output.logits.new_zeros(len(rows), 2)
+            shares = nothing if output.shares is None else output.shares
+            values = (output.logits, batch.targets, output.audio_present, output.text_present,
+                      output.gate, weight, shares)  # fmt: skip
+            parts.append(
+                [
+                    v.to(v.dtype if v.dtype == torch.bool else torch.float32).cpu().numpy()
+                    for v in values
+                ]
+            )
             total += float(result.losses["main"]) * len(rows)
         self.module.train(was_training)
+        back = np.argsort(order)
+        logits, targets, audio, text, gate, weights, known_shares = (
+            np.concatenate(column)[back] for column in zip(*parts, strict=True)
+        )
         return Predictions(
-            list(examples), logits, targets, audio, text, gate, weight, known_shares,
-            total / max(1, count),
+            list(examples), logits, targets, audio, text, gate, weights, known_shares,
+            total / len(examples),
         )  # fmt: skip
 
 

@@ -10,14 +10,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.data.clips import decode
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
@@ -66,33 +68,65 @@ def survey(
     Raises:
         HriEmoError: a clip cannot be read or is empty.
     """
-    known: dict[str, list[float | None]] = (
-        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    )
-    found, before = {}, len(known)
-    for item in items:
-        key = identity(item)
-        if key not in known or (with_quality and len(known[key]) < 3):
-            known[key] = _measure(samples_of(item), with_quality)
-        found[item.id] = ClipFacts(*(math.nan if v is None else v for v in known[key]))
-        progress()
-    if len(known) > before or not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        os.replace(temporary, file)
-    return found
-
-
-def _measure(samples: FloatArray, with_quality: bool) -> list[float | None]:
-    seconds = len(samples) / SAMPLE_RATE
-    if not with_quality:
-        return [seconds]
     from hri_emo_ros.audio.quality import measure_quality  # loads onnxruntime
 
-    quality = measure_quality(samples)
-    snr = float(quality.snr_db) if math.isfinite(quality.snr_db) else None
-    return [seconds, snr, float(quality.speech_fraction) * seconds]
+    def facts(item: Item) -> list[float | None]:
+        samples = samples_of(item)
+        seconds = len(samples) / SAMPLE_RATE
+        if not with_quality:
+            return [seconds]
+        quality = measure_quality(samples)
+        snr = float(quality.snr_db) if math.isfinite(quality.snr_db) else None
+        return [seconds, snr, float(quality.speech_fraction) * seconds]
+
+    found = _kept(items, file, facts, 3 if with_quality else 1, progress)
+    return {
+        name: ClipFacts(*(math.nan if v is None else v for v in values))
+        for name, values in found.items()
+    }
+
+
+def transcripts(
+    items: Iterable[Item], file: Path, progress: Callable[[], None]
+) -> dict[str, tuple[str, float]]:
+    """What the robot's recogniser makes of clips (empty where nothing) and its confidence, by item id;
+    arguments and errors as for `survey`."""
+    recognisers: list[Recogniser] = []
+
+    def words(item: Item) -> list[Any]:
+        if item.heard is not None:
+            return [item.heard, item.confidence]
+        if not recognisers:
+            recogniser = make_recogniser({})
+            assert recogniser is not None  # "asr.backend" is not "none" by default
+            recognisers.append(recogniser)
+        said = recognisers[0].transcribe(samples_of(item))
+        return [said.text, float(said.confidence)]
+
+    return {name: (v[0], v[1]) for name, v in _kept(items, file, words, 2, progress).items()}
+
+
+def _kept(
+    items: Iterable[Item], file: Path, measure: Callable[[Item], list[Any]], size: int,
+    progress: Callable[[], None],
+) -> dict[str, list[Any]]:  # fmt: skip
+    """At least `size` values for each clip by item id, from the file or measured anew."""
+    kept: dict[str, list[Any]] = (
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    )
+    found, changed = {}, False
+    for item in items:
+        key = identity(item)
+        if len(kept.get(key, ())) < size:
+            kept[key], changed = measure(item), True
+        found[item.id] = kept[key]
+        progress()
+    if changed:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        os.replace(temporary, file)
+    return found
 
 
 def identity(item: Item) -> str:
@@ -188,8 +222,3 @@ class VoiceStates:
     def statistics(self, item: Item, version: int) -> FloatArray:
         """[2 H] of a clip that was loaded; see `model.baseline.voice_statistics`."""
         return self._statistics[item.id, version].astype(np.float32)
-
-
-def quality_of(facts: Mapping[str, ClipFacts]) -> dict[str, tuple[float, float]]:
-    """SNR (dB) and seconds of speech by item id."""
-    return {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}

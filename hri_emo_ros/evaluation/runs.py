@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.finish import METRICS_FILE
 
+METRICS_FILE = "metrics.json"
+"""What `hri-emo train` leaves in each run's folder."""
 FIGURES = ("ua", "wa", "macro_f1", "weighted_f1", "ece", "loss")
 
 

@@ -20,7 +20,7 @@ def packaged_encoder(spec: EncoderSpec, folder: Path) -> EncoderSpec:
         HriEmoError: the package is not installed, or the weights cannot be used.
     """
     if spec.kind == "compact" and spec.name:
-        from hri_emo_ros.training.whisper_weights import whole_encoder
+        from hri_emo_ros.model.whisper_weights import whole_encoder
 
         wanted = spec.config or {}
         layers = int(wanted.get("num_hidden_layers", 3))
