@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = pick_stages(recipes, args.stage)
     console = Console()
     if args.dry_run_random:
-        from hri_emo_ros.training.dry_run import dry_run
+        from hri_emo_ros.cli.dry_run import dry_run
 
         for recipe in chosen:
             console.print(dry_run(recipe).describe(), highlight=False)

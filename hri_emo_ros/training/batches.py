@@ -111,7 +111,7 @@ class BatchMaker:
 
     def _draw(self, example: Example, epoch: int, rng: np.random.Generator) -> _Row:
         voice, states = example.voice, self.sources.states
-        audible = voice is not None and voice.audio is not None and self.model.uses_audio
+        audible = voice is not None and voice.audio is not None
         version, seeds = 0, None
         if audible and voice is not None and states is None:
             seeds = Seeds.of(f"{self.seed}/{epoch}", voice.id)
@@ -166,13 +166,13 @@ class BatchMaker:
                 row.context = example.words.context[: self.model.context.turns]
             if voice is None or voice.audio is None or not condition.voice:
                 continue
-            if states is None and self.model.uses_audio:
+            if states is None:
                 row.samples = self.sources.listener(samples_of(voice), condition, None, voice.id)
-            elif states is not None and condition.noise:
+            elif condition.noise:
                 row.states = states.compute(voice, condition)
-            elif states is not None and self.pooled:
+            elif self.pooled:
                 row.statistics = states.statistics(voice, 0)
-            elif states is not None:
+            else:
                 row.states = states.states(voice, 0)
             if self.sources.known_validation is not None:
                 row.baseline = self.sources.known_validation.stated(voice, *known)

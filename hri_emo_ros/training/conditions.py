@@ -15,7 +15,7 @@ from hri_emo_ros.training.augment import Condition, Conditions
 from hri_emo_ros.training.pairs import Example
 from hri_emo_ros.training.predictions import Predictions, Scorer
 
-_SNRS = (20.0, 10.0, 0.0, -5.0)
+_SNRS = (10.0, 0.0, -5.0)
 _MOST = 300
 """Pairs scored in each of some twenty conditions."""
 _ERROR_RATES = (0.2, 0.4, 0.6)

@@ -52,9 +52,7 @@ def load_data(recipe: Recipe, root: Path) -> Data:
     for section in recipe.data.corpora:
         corpus = make_corpus(section.name, section.options)
         read = corpus.read(root / (section.path or corpus.folder))
-        usable = [
-            _read_by(recipe.model, i) for i in read.with_context() if _usable(i, recipe.model)
-        ]
+        usable = [i for i in (_as_read(i, recipe.model) for i in read.with_context()) if i]
         unusable = len(read.items) - len(usable)
         if unusable:
             read.left_out["lacks what the model reads"] = unusable
@@ -101,25 +99,20 @@ def _own_words(item: Item) -> bool:
     return item.audio is None or bool(item.conversation)
 
 
-def _usable(item: Item, model: ModelConfig) -> bool:
-    """Whether the model can read the item at all."""
-    voice = model.uses_audio and _has(item, model, "audio")
-    words = model.uses_text and _has(item, model, "text")
-    return voice or words
-
-
-def _has(item: Item, model: ModelConfig, modality: str) -> bool:
-    features = getattr(model, modality).kind == "features"
-    plain = item.audio if modality == "audio" else item.text
-    ready = item.audio_features if modality == "audio" else item.text_features
-    return ready is not None if features else bool(plain)
-
-
-def _read_by(model: ModelConfig, item: Item) -> Item:
-    """The item without what the model does not read."""
-    if not model.uses_audio:
-        return replace(item, audio=None)
-    return item if model.uses_text else replace(item, text=None)
+def _as_read(item: Item, model: ModelConfig) -> Item | None:
+    """The item without what the model does not read; None where nothing is left of it."""
+    heard = model.uses_audio and model.audio.kind != "features"
+    written = model.uses_text and model.text.kind != "features"
+    ready = model.audio.kind == "features", model.text.kind == "features"
+    item = replace(
+        item,
+        audio=item.audio if heard else None,
+        text=item.text if written else None,
+        audio_features=item.audio_features if model.uses_audio and ready[0] else None,
+        text_features=item.text_features if model.uses_text and ready[1] else None,
+    )
+    features = item.audio_features is not None or item.text_features is not None
+    return item if features or item.audio or item.text else None
 
 
 def _summary(left_out: Mapping[str, Mapping[str, int]]) -> str:

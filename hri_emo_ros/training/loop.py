@@ -24,7 +24,6 @@ from rich.progress import (
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank
-from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, WaveformAugment
 from hri_emo_ros.training.batches import BatchMaker, Sources
@@ -86,13 +85,13 @@ def prepare(
     network = make_network(recipe, data, folder)
     model = network.model.config
     everything = [*data.train, *data.validation]
-    clips = [i for i in everything if _heard(i, model)]
+    clips = [i for i in everything if i.audio is not None]
     fusion = model.uses_audio and model.uses_text
     facts: dict[str, ClipFacts] = {}
     if clips:
         bar = bars.bar("hearing clips", len(clips))
         facts = survey(clips, kept / "clips.json", fusion, bar)
-    voices = [i for i in data.train if _heard(i, model)]
+    voices = [i for i in data.train if i.audio is not None]
     bank = _noises(recipe, root, voices, fusion)
     section, kinds = recipe.augment, bank.kinds if bank is not None else ()
     rooms = root / section.rooms if section.rooms else None
@@ -121,7 +120,7 @@ def prepare(
         states = VoiceStates(kept / "states", encoder, listener, changes, section.versions)
         bar = bars.bar("voice encoder", len(clips))
         states.load(voices, maker.version, True, bar)
-        heard = [i for i in data.validation if _heard(i, model)]
+        heard = [i for i in data.validation if i.audio is not None]
         states.load(heard, maker.version, False, bar)
         sources.states = states
         if model.baseline is not None:
@@ -143,10 +142,6 @@ def _know(
         baseline.set(population, deviation)
     sources.known = known
     sources.known_validation = Known(config, states, rooms, heard, 0, known.population)
-
-
-def _heard(item: Item, model: ModelConfig) -> bool:
-    return model.uses_audio and model.audio.kind != "features" and item.audio is not None
 
 
 def _strangers(items: Sequence[Item]) -> list[Item]:
