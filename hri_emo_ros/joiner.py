@@ -22,6 +22,7 @@ from hri_emo_ros.types import (
     SAMPLE_RATE,
     AbstainReason,
     EmotionEstimate,
+    Fault,
     SpeechChunk,
     Transcript,
     TranscriptStatus,
@@ -373,6 +374,8 @@ class UtteranceJoiner:
     def _unfit(self, pending: _Pending) -> AbstainReason:
         """Why there is no point in asking the engine."""
         words = pending.transcript is not None and pending.transcript.usable
+        if pending.audio.quality.fault is Fault.FORMAT:
+            return AbstainReason.BAD_INPUT
         if pending.audio.robot_speaking:
             return AbstainReason.ROBOT_SPEAKING
         silent = len(pending.audio) == 0 or pending.audio.quality.speech_fraction == 0.0

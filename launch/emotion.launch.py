@@ -143,8 +143,10 @@ def _started_in_order(lifecycle):
     awaited = set(lifecycle)
 
     def ready(name):
+        # Once: whoever deactivates speech_node by hand later wants it to stay so.
+        last = awaited == {name}
         awaited.discard(name)
-        return [_transition(speech, "ACTIVATE")] if not awaited else []
+        return [_transition(speech, "ACTIVATE")] if last else []
 
     def handler(name, start, goal, then):
         return RegisterEventHandler(

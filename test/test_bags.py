@@ -181,12 +181,13 @@ def test_a_type_that_nobody_defines_is_named(tmp_path: Path) -> None:
         AudioBag(tmp_path / "bag", topic="/audio")
 
 
-def test_compressed_audio_is_refused(tmp_path: Path) -> None:
+def test_compressed_audio_is_refused_unless_its_info_is_not_to_be_believed(tmp_path: Path) -> None:
     write_topics(tmp_path / "bag", {"/audio_info": AUDIO_INFO, "/audio": AUDIO_DATA}, "mp3")
-    with pytest.raises(
-        HriEmoError, match="/audio_info': audio is coded as 'mp3', must be uncompressed"
-    ):
-        AudioBag(tmp_path / "bag")
+    with AudioBag(tmp_path / "bag") as bag:
+        with pytest.raises(HriEmoError, match="/audio_info': audio is coded as 'mp3'"):
+            list(bag.sounds())
+        (sound,) = bag.sounds({"audio.use_info": False})
+    assert len(sound.frames) == 320
 
 
 def test_missing_metadata_says_how_to_get_it(recipe: BagRecipe, tmp_path: Path) -> None:
@@ -283,10 +284,29 @@ def test_the_command_makes_a_bag_and_refuses_nonsense_with_2(
     assert "no noise in" in capsys.readouterr().err
 
 
+def test_a_burst_makes_the_noise_louder_where_it_is_and_nowhere_else(
+    recipe: BagRecipe, tmp_path: Path
+) -> None:
+    make_bag(recipe, tmp_path / "calm")
+    make_bag(replace(recipe, burst=(1.0, 2.0, 10.0)), tmp_path / "burst")
+    calm, burst = pcm(tmp_path / "calm"), pcm(tmp_path / "burst")
+    different = np.flatnonzero(calm != burst)
+    assert 16_000 <= different.min() < 16_100
+    assert 31_900 < different.max() < 32_000
+    with pytest.raises(HriEmoError, match="--burst is 3:2:0"):
+        make_bag(replace(recipe, burst=(3.0, 2.0, 0.0)), tmp_path / "refused")
+
+
 def test_the_demo_recording_is_what_its_recipe_makes(tmp_path: Path) -> None:
     demo = Path(__file__).parents[1] / "demo"
     recipe = BagRecipe(
-        demo / "manifest.csv", gap=(0.9, 1.5), noise="pink", snr_db=30.0, level_dbfs=-26.0, seed=7
+        demo / "manifest.csv",
+        gap=(0.9, 1.5),
+        noise="pink",
+        snr_db=30.0,
+        level_dbfs=-26.0,
+        seed=7,
+        burst=(32.0, 38.0, 3.0),
     )
     labels = make_bag(recipe, tmp_path / "recording")
     assert labels

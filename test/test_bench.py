@@ -18,7 +18,17 @@ def test_the_bench_reports_stages_speed_and_memory(tiny_bundle: Path, tmp_path: 
         f"path,emotion\n{DATA / 'lj_LJ001-0008.flac'},neutral\n{DATA / 'emodb_11a02Wc.flac'},angry\n"
     )
     out = tmp_path / "bench.json"
-    arguments = ["bench", "--hours", "0.004", "--manifest", str(manifest), "--json", str(out)]
+    arguments = [
+        "bench",
+        "--part",
+        "replay",
+        "--hours",
+        "0.004",
+        "--manifest",
+        str(manifest),
+        "--json",
+        str(out),
+    ]
     assert main([*arguments, "--bundle", str(tiny_bundle)]) == 0
     result = json.loads(out.read_text())
     assert result["speed"]["median"] > 0
@@ -38,5 +48,18 @@ def test_a_folder_for_recordings_that_cannot_be_made_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert main(["bench", "--hours", "0.01", "--tmp", str(tmp_path / "file" / "below")]) != 0
+    assert (
+        main(
+            [
+                "bench",
+                "--part",
+                "replay",
+                "--hours",
+                "0.01",
+                "--tmp",
+                str(tmp_path / "file" / "below"),
+            ]
+        )
+        != 0
+    )
     assert "--tmp" in capsys.readouterr().err

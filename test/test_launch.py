@@ -60,25 +60,65 @@ def test_every_argument_is_declared_and_described() -> None:
     assert all(argument.description for argument in from_launch)
 
 
-def test_three_lifecycle_nodes_are_started_and_activated_only_out_of_configuring() -> None:
-    entities = _entities()
-    from launch.actions import RegisterEventHandler
-    from launch_ros.actions import LifecycleNode
-    from launch_ros.events.lifecycle import StateTransition
-    from lifecycle_msgs.msg import State, TransitionEvent
+class _Nodes:
+    """The launched nodes, without processes: what each transition makes launch do."""
 
-    nodes = [e for e in entities if isinstance(e, LifecycleNode)]
-    handlers = [e.event_handler for e in entities if isinstance(e, RegisterEventHandler)]
-    assert len(nodes) == len(handlers) == 3
+    def __init__(self, **given: str) -> None:
+        entities = _entities(**given)
+        from launch.actions import RegisterEventHandler
+        from launch_ros.actions import LifecycleNode
 
-    def activates(start: str, goal: str) -> list[bool]:
+        self.nodes = [e for e in entities if isinstance(e, LifecycleNode)]
+        self.handlers = [e.event_handler for e in entities if isinstance(e, RegisterEventHandler)]
+
+    def activated(self, name: str, start: str, goal: str) -> list[str]:
+        """Which nodes are activated when one goes from `start` to `goal`."""
+        from launch_ros.events.lifecycle import StateTransition
+        from lifecycle_msgs.msg import State, TransitionEvent
+
+        from launch import LaunchContext
+
+        node = next(n for n in self.nodes if _name(n) == name)
         message = TransitionEvent(start_state=State(label=start), goal_state=State(label=goal))
-        events = [StateTransition(action=node, msg=message) for node in nodes]
-        return [h.matches(e) for h, e in zip(handlers, events, strict=True)]
+        event = StateTransition(action=node, msg=message)
+        found = []
+        for handler in self.handlers:
+            if handler.matches(event):
+                for action in handler.entities:
+                    for emit in action.execute(LaunchContext()) or []:
+                        change = emit.event
+                        found += [n for n in self.nodes if change.lifecycle_node_matcher(n)]
+        return [_name(n) for n in found]
 
-    assert activates("configuring", "inactive") == [True] * 3
-    # Whoever deactivates a node by hand wants it to stay so.
-    assert activates("deactivating", "inactive") == [False] * 3
+
+def _name(node: Any) -> str:
+    return str(node._Node__node_executable)
+
+
+def test_listeners_are_activated_as_they_are_ready_and_speech_node_last() -> None:
+    nodes = _Nodes()
+    assert len(nodes.nodes) == 3
+    assert nodes.activated("speech_node", "configuring", "inactive") == []
+    assert nodes.activated("asr_node", "configuring", "inactive") == ["asr_node"]
+    assert nodes.activated("asr_node", "activating", "active") == []
+    assert nodes.activated("emotion_node", "configuring", "inactive") == ["emotion_node"]
+    assert nodes.activated("emotion_node", "activating", "active") == ["speech_node"]
+
+
+def test_what_somebody_deactivates_by_hand_stays_so() -> None:
+    nodes = _Nodes(asr="none")
+    nodes.activated("speech_node", "configuring", "inactive")
+    assert nodes.activated("emotion_node", "activating", "active") == ["speech_node"]
+    assert nodes.activated("speech_node", "deactivating", "inactive") == []
+    assert nodes.activated("emotion_node", "deactivating", "inactive") == []
+    assert nodes.activated("emotion_node", "activating", "active") == []
+
+
+def test_a_recogniser_that_cannot_be_configured_is_not_waited_for() -> None:
+    nodes = _Nodes()
+    nodes.activated("speech_node", "configuring", "inactive")
+    nodes.activated("emotion_node", "activating", "active")
+    assert nodes.activated("asr_node", "configuring", "unconfigured") == ["speech_node"]
 
 
 def test_arguments_choose_the_nodes() -> None:

@@ -18,6 +18,7 @@ from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 
 from hri_emo_msgs.msg import EmotionState
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
+from hri_emo_ros.audio.messages import info_format, read_message
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import audio_messages, conversions
@@ -200,13 +201,13 @@ def test_an_explanation_is_row_major() -> None:
 
 def test_audio_of_both_ros_drivers_types_is_read() -> None:
     part = AudioData(data=array.array("B", b"\x01\x02"))
-    assert audio_messages.read_message(part).data == b"\x01\x02"
-    assert audio_messages.read_message(part).stamp_ns is None
+    assert read_message(part).data == b"\x01\x02"
+    assert read_message(part).stamp_ns is None
     stamped = AudioDataStamped(audio=part)
     stamped.header.frame_id = "ear"
-    assert audio_messages.read_message(stamped).stamp_ns is None  # A stamp of 0 is none.
+    assert read_message(stamped).stamp_ns is None  # A stamp of 0 is none.
     stamped.header.stamp.sec = 3
-    received = audio_messages.read_message(stamped)
+    received = read_message(stamped)
     assert (received.stamp_ns, received.frame_id) == (3_000_000_000, "ear")
 
 
@@ -220,7 +221,7 @@ def test_audio_stamped_of_the_other_family_brings_its_format() -> None:
             info=SimpleNamespace(rate=44100, channels=2, format=8, chunk=1),
         ),
     )
-    received = audio_messages.read_message(message)
+    received = read_message(message)
     assert received.format == PcmFormat(44100, 2, "S16LE")
     assert received.data == b"\x01\x00\xff\xff"
 
@@ -234,13 +235,13 @@ def test_types_that_are_not_installed_are_named() -> None:
 
 def test_audio_info_is_checked() -> None:
     info = AudioInfo(channels=2, sample_rate=44100, sample_format="S16LE", coding_format="wave")
-    assert audio_messages.info_format(info) == PcmFormat(44100, 2, "S16LE")
+    assert info_format(info) == PcmFormat(44100, 2, "S16LE")
     info.coding_format = "mp3"
     with pytest.raises(HriEmoError, match="mp3"):
-        audio_messages.info_format(info)
+        info_format(info)
     info.coding_format, info.sample_rate = "wave", 0
     with pytest.raises(HriEmoError, match="sample rate 0"):
-        audio_messages.info_format(info)
+        info_format(info)
 
 
 def test_a_worker_keeps_order_and_survives_failures() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hri_emo_ros.cli.main import main
+from hri_emo_ros.cli.parameters import page
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import NODES, check, defaults, load_parameters, markdown
 
@@ -23,10 +24,9 @@ def test_the_shipped_file_holds_every_parameter_at_its_default() -> None:
         assert list(sections[f"/**/{node}"]["ros__parameters"]) == list(defaults(node))
 
 
-def test_the_readme_holds_the_generated_tables() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for node in NODES:
-        assert markdown(node) in readme, f"README.md: paste the output of hri-emo parameters {node}"
+def test_the_page_of_parameters_is_the_one_that_the_command_prints() -> None:
+    shown = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    assert shown == page() + "\n", "hri-emo parameters > docs/parameters.md"
 
 
 def test_the_command_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:

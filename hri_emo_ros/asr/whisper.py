@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from hri_emo_ros import parameters as declared
-from hri_emo_ros.asr.filters import collapse_repetitions, make_transcript, worth_recognising
+from hri_emo_ros.asr.filters import (
+    geometric_mean,
+    make_transcript,
+    worth_recognising,
+)
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality, Transcript, Word
 
@@ -120,7 +124,7 @@ class WhisperRecogniser:
             return Transcript("", confidence=0.0, latency=time.perf_counter() - started)
         words, confidence, language = self._decode(samples)
         return make_transcript(
-            collapse_repetitions(words), confidence, self._min_confidence, language,
+            words, confidence, self._min_confidence, language,
             time.perf_counter() - started,
         )  # fmt: skip
 
@@ -146,8 +150,7 @@ class WhisperRecogniser:
                 for w in segment.words or ()
             ]  # fmt: skip
         # Whisper's own mean counts its marks of time too, which it is never sure of.
-        logs = [math.log(max(word.confidence, 1e-9)) for word in words]
-        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+        confidence = geometric_mean([math.log(max(word.confidence, 1e-9)) for word in words])
         return words, confidence, str(info.language)
 
 

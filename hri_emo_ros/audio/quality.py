@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hri_emo_ros.audio.offset import OffsetFilter
 from hri_emo_ros.audio.vad import FRAME
 from hri_emo_ros.types import FloatArray, SignalQuality
 
@@ -43,11 +44,6 @@ _ENOUGH_NOISE = 6
 """Frames of pause (0.2 s) from which on the noise floor is trusted."""
 _QUIET_SHARE = 0.02
 """Share of the utterance's quietest frames taken for noise where no pause was heard."""
-_DETECTOR_PEAK = 0.1
-"""Highest sample (-20 dBFS) to which a quieter recording is raised as a whole for the voice detector: of
-189 clean clips with peaks at -52 dBFS it misses 13, at -20 none."""
-_MOST_GAIN = 10.0
-"""20 dB; noise stays noise to the detector at any level."""
 
 
 @dataclass(frozen=True)
@@ -152,33 +148,33 @@ def mean_square(samples: FloatArray) -> float:
 def measure_quality(
     samples: FloatArray,
     speech_probabilities: FloatArray | None = None,
-    threshold: float = 0.5,
-    release_threshold: float = 0.35,
+    threshold: float = 0.3,
+    release_threshold: float = 0.2,
 ) -> SignalQuality:
     """Quality of a finished recording that holds one utterance.
 
     Args:
-        samples: [n] float32, 16 kHz mono.
-        speech_probabilities: [ceil(n / 512)] of each frame; None runs the voice detector, on a quiet
-            recording raised to peaks of -20 dBFS, by 20 dB at most.
+        samples: [n] float32, 16 kHz mono; a constant offset in it is taken off, as the front end does.
+        speech_probabilities: [ceil(n / 512)] of each frame; None runs the voice detector.
         threshold: probability at which a frame becomes speech.
         release_threshold: probability below which it ceases to be.
     """
-    frames = [samples[i : i + FRAME] for i in range(0, len(samples), FRAME)]
+    heard = OffsetFilter().process(samples)
     if speech_probabilities is None:
         from hri_emo_ros.audio.vad import SileroVad  # Loads a network: only where it is used.
 
-        highest = max(float(np.abs(samples).max(initial=0.0)), _DETECTOR_PEAK / _MOST_GAIN)
-        gain = np.float32(max(1.0, _DETECTOR_PEAK / highest))
-        padded = np.pad(gain * samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
+        padded = np.pad(heard, (0, -len(heard) % FRAME)).reshape(-1, FRAME)
         speech_probabilities = SileroVad().probabilities(padded) if len(padded) else padded[:, 0]
     noise = NoiseFloor()
     records = []
     speech = False
-    for i, (frame, probability) in enumerate(zip(frames, speech_probabilities, strict=True)):
+    for i, probability in enumerate(speech_probabilities):
+        frame = heard[i * FRAME : (i + 1) * FRAME]
         speech = probability >= (release_threshold if speech else threshold)
         power = mean_square(frame)
         noise.observe(power, speech)
-        clipped = float(np.count_nonzero(np.abs(frame) >= 0.999))
-        records.append(Frame(i * FRAME + len(frame), power, bool(speech), clipped, len(frame)))
+        clipped = np.count_nonzero(np.abs(samples[i * FRAME : (i + 1) * FRAME]) >= 0.999)
+        records.append(
+            Frame(i * FRAME + len(frame), power, bool(speech), float(clipped), len(frame))
+        )
     return QualityMeter(noise, records).quality()

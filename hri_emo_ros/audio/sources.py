@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from hri_emo_ros.audio.files import read_samples
 from hri_emo_ros.errors import HriEmoError
 
 Block = np.ndarray[Any, np.dtype[np.int16]]
@@ -91,7 +92,7 @@ class FileSource:
         """Nothing stays open between blocks."""
 
     def _read(self, path: Path) -> Block:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        samples, rate = read_samples(path)
         if rate != self.sample_rate:
             samples = soxr.resample(samples, rate, self.sample_rate)
         if samples.shape[1] != self.channels:

@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     make.add_argument("--snr", type=float, default=20.0, help="speech over noise, dB (%(default)s)")
     make.add_argument(
+        "--burst", default="", metavar="BEGIN:END:SNR",
+        help="from BEGIN to END, s, the noise is at this SNR instead, dB",
+    )  # fmt: skip
+    make.add_argument(
         "--message", default="AudioDataStamped", choices=list(MESSAGES),
         help="AudioStamped is that of mgonzs13's audio_common (%(default)s)",
     )  # fmt: skip
@@ -50,8 +54,18 @@ def run(args: argparse.Namespace) -> int:
         low, high = (float(part) for part in args.gap.split(":"))
     except ValueError as error:
         raise HriEmoError(f"--gap '{args.gap}' must be MIN:MAX seconds, e.g. 0.5:2.0") from error
+    burst = None
+    if args.burst:
+        try:
+            begin, end, snr = (float(part) for part in args.burst.split(":"))
+        except ValueError as error:
+            raise HriEmoError(
+                f"--burst '{args.burst}' must be BEGIN:END:SNR, e.g. 30:40:0"
+            ) from error
+        burst = (begin, end, snr)
     recipe = BagRecipe(
         manifest=args.manifest, gap=(low, high), noise=args.noise, snr_db=args.snr,
+        burst=burst,
         message=args.message, chunk_ms=args.chunk_ms, rate=args.rate, channels=args.channels,
         level_dbfs=args.level, seed=args.seed, storage=args.storage, topic=args.topic,
         repeat=args.repeat, shuffle=args.shuffle,

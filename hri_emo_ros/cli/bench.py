@@ -1,4 +1,4 @@
-"""``hri-emo bench``: speed of a replay, cost of its stages, memory on a long recording."""
+"""``hri-emo bench``: latency of the running nodes; speed, cost and memory of a replay."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="", help="model, instead of the shipped one")
     parser.add_argument("--tmp", type=Path, metavar="DIR", help="where recordings are made")
     parser.add_argument(
+        "--part", choices=("all", "replay", "live"), default="all",
+        help="replay: speed and memory offline; live: latency of the running nodes (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of the live part, with nodes and reference in turn"
+    )
+    parser.add_argument("--asr", default="", help="recogniser of the live part (asr.backend)")
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures; - prints them"
     )
 
@@ -29,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure; returns the exit status."""
     if not 0.001 <= args.hours <= 48.0:
         raise HriEmoError(f"--hours is {args.hours:g}, must be 0.001 to 48")
-    parameters = load_parameters(None, [f"model.bundle:={args.bundle}"] if args.bundle else [])
+    chosen = {"model.bundle": args.bundle, "asr.backend": args.asr}
+    parameters = load_parameters(None, [f"{k}:={v}" for k, v in chosen.items() if v])
     from hri_emo_ros.data.json_files import write_json
-    from hri_emo_ros.evaluation.bench import bench, check_clips, default_manifest
+    from hri_emo_ros.evaluation.bench import bench, check_clips, default_manifest, machine
 
     manifest = args.manifest or default_manifest()
     if manifest is None:
@@ -42,10 +51,17 @@ def run(args: argparse.Namespace) -> int:
             args.tmp.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HriEmoError(f"--tmp {args.tmp} cannot be made: {error.strerror}") from error
-    quiet = str(args.json) == "-"
-    result = bench(
-        parameters, manifest, args.hours, args.tmp, (lambda line: None) if quiet else print
-    )
+    if not 1 <= args.rounds <= 100:
+        raise HriEmoError(f"--rounds is {args.rounds}, must be 1 to 100")
+    say = (lambda line: None) if str(args.json) == "-" else print
+    result = {"machine": machine()}
+    if args.part != "live":
+        result |= bench(parameters, manifest, args.hours, args.tmp, say)
+    if args.part != "replay":
+        # Needs ROS, which the offline part does without.
+        from hri_emo_ros.evaluation.bench_live import bench_live
+
+        result["live"] = bench_live(parameters, manifest, args.rounds, args.tmp, say)
     if args.json is not None:
         write_json(args.json, result)
     return 0

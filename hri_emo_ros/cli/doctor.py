@@ -154,10 +154,9 @@ def _audio_messages(wanted: str) -> str:
 
 def _detector(values: dict[str, Any]) -> str:
     from hri_emo_ros.audio.frontend import AudioFrontEnd
-    from hri_emo_ros.audio.vad import find_model
 
     AudioFrontEnd(values)
-    return f"{find_model().name}, threshold {values['vad.threshold']:g}"
+    return f"Silero VAD, threshold {values['vad.threshold']:g}"
 
 
 def _recogniser(values: dict[str, Any], emotion: dict[str, Any]) -> str:

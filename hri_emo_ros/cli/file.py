@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ from rich.console import Console
 
 from hri_emo_ros import messages
 from hri_emo_ros.asr import Recogniser, make_recogniser
-from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.audio.files import float_format, read_audio, read_samples
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
 from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
-from hri_emo_ros.types import SAMPLE_RATE, Fault, FloatArray, Transcript, TranscriptStatus
+from hri_emo_ros.types import Fault, FloatArray, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import from_outcome
 from hri_emo_ros.view.terminal import history_table, now_panel
 
-BLOCK = SAMPLE_RATE // 10
-"""Samples fed at a time."""
+BLOCK = 0.1
+"""Seconds fed at a time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,15 +81,22 @@ def load_engine(values: dict[str, Any]) -> EmotionEngine:
 def run(args: argparse.Namespace) -> int:
     """Estimate every clip and print."""
     values = pipeline_parameters(args)
-    clips = [(path, read_audio(path)) for path in args.clips]
+    channel = int(values["speech_node"]["audio.channel"])
+    clips = [(path, *read_samples(path)) for path in args.clips]
     engine = load_engine(values["emotion_node"])
     recogniser = None if args.text is not None else make_recogniser(values["asr_node"])
     results = []
-    for path, samples in clips:
+    for path, samples, rate in clips:
         if args.whole or args.text is not None:
-            outcomes = [estimate_whole(samples, args.text, engine, recogniser)]
+            mono = read_audio(path, channel)
+            outcomes = [estimate_whole(mono, args.text, engine, recogniser)]
         else:
-            outcomes = list(estimate_utterances(samples, values, engine, recogniser))
+            front_end = AudioFrontEnd(values["speech_node"])
+            front_end.set_format(float_format(rate, samples.shape[1]))
+            inputs = file_blocks(samples, rate)
+            outcomes = list(estimate_utterances(inputs, front_end, values, engine, recogniser))
+            for fault in front_end.faults.values():
+                print(f"{path}: {fault}", file=sys.stderr)
         results.append((path, outcomes))
     if args.json:
         print(json.dumps([_file_json(p, o) for p, o in results], indent=2, ensure_ascii=False))
@@ -119,22 +127,23 @@ def estimate_whole(
     return Outcome(1, "final", 0, estimate, latency)
 
 
+def file_blocks(samples: FloatArray, rate: int) -> Iterator[AudioMessage]:
+    """A file's samples [n, channels] as the messages of a robot that records them."""
+    length = max(1, round(BLOCK * rate))
+    for start in range(0, len(samples), length):
+        yield AudioMessage(samples[start : start + length], start * 1_000_000_000 // rate)
+
+
 def estimate_utterances(
-    samples: FloatArray,
+    inputs: Iterator[AudioMessage],
+    front_end: AudioFrontEnd,
     values: dict[str, dict[str, Any]],
     engine: EmotionEngine,
     recogniser: Recogniser | None,
 ) -> Iterator[Outcome]:
     """The final outcome of every utterance that the segmenter finds in a clip."""
-    front_end = AudioFrontEnd(
-        {**values["speech_node"], "audio.sample_rate": SAMPLE_RATE, "audio.channels": 1}
-    )
-    blocks = (
-        AudioMessage(samples[start : start + BLOCK], round(start / SAMPLE_RATE * 1e9))
-        for start in range(0, len(samples), BLOCK)
-    )
     joiner = UtteranceJoiner(engine, values["emotion_node"], lambda outcome: None, live=False)
-    for record in run_offline(blocks, front_end, recogniser, joiner):
+    for record in run_offline(inputs, front_end, recogniser, joiner):
         if isinstance(record, Outcome) and record.stage == "final":
             if record.error:
                 raise HriEmoError(f"the estimate failed: {record.error}")

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Listen until Ctrl-C."""
     values = pipeline_parameters(args)
     # The microphone first: without one there is no need to load a model.
-    microphone = MicrophoneSource(args.device, sample_rate=0, channels=1, chunk_ms=20)
+    channels = max(1, int(values["speech_node"]["audio.channel"]) + 1)
+    microphone = MicrophoneSource(args.device, sample_rate=0, channels=channels, chunk_ms=20)
     try:
         engine = load_engine(values["emotion_node"])
         engine.warm_up()
@@ -68,6 +69,7 @@ def _listen(
     start_ns = time.time_ns()
     words = _Words(recogniser)
     taken = 0
+    fault = ""
     for block in microphone.blocks():
         now = time.monotonic()
         stamp = start_ns + round(taken / microphone.sample_rate * 1e9)
@@ -78,6 +80,9 @@ def _listen(
         for due, transcript in words.ready():
             joiner.transcript(due.chunk.utterance_id, transcript, time.monotonic(), final=due.final)
         joiner.tick(time.monotonic())
+        if front_end.input.text != fault:
+            fault = front_end.input.text
+            print(fault or "the microphone works again", file=sys.stderr)
         view.show(taken / microphone.sample_rate)
         if seconds and now - begin >= seconds:
             break

@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "search parameters on labelled recordings",
     "compare": "compare two replay or evaluation runs with paired intervals",
     "bag": "make a labelled rosbag from clips",
+    "vad": "measure which speech is heard and which noise is taken for speech",
     "train": "train a model from a YAML configuration",
     "evaluate": "score a bundle on a manifest of clips and texts",
     "runs": "compare training runs",

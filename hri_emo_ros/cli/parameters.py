@@ -13,7 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print Markdown tables."""
-    nodes = [args.node] if args.node else list(NODES)
-    print("\n\n".join(f"### {node}\n\n{markdown(node)}" for node in nodes))
+    """Print the page docs/parameters.md, or one node's table."""
+    print(f"## {args.node}\n\n{markdown(args.node)}" if args.node else page())
     return 0
+
+
+def page() -> str:
+    """All of docs/parameters.md."""
+    tables = (f"## {node}\n\n{markdown(node)}" for node in NODES)
+    return "\n\n".join(["# Parameters", *tables])

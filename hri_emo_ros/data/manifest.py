@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +98,22 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         HriEmoError: the file cannot be read or lacks a column.
     """
+    manifest = Manifest(path)
+    for number, value in enumerate(read_lines(path, ("path", "emotion")), start=2):
+        found = _row(path.parent, number, value)
+        if isinstance(found, Row):
+            manifest.rows.append(found)
+        else:
+            manifest.refused.append(found)
+    return manifest
+
+
+def read_lines(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The lines as they are, without blanks around the values.
+
+    Raises:
+        HriEmoError: the file cannot be read or lacks one of the `needed` columns.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -105,21 +121,14 @@ def read_manifest(path: Path) -> Manifest:
             lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise HriEmoError(f"cannot read the manifest '{path}': {error}") from error
-    for column in ("path", "emotion"):
+    for column in needed:
         if column not in columns:
+            more = [name for name in COLUMNS if name not in needed]
             raise HriEmoError(
-                f"the manifest '{path}' lacks the column '{column}', needs path and emotion (and may "
-                f"have {', '.join(COLUMNS[2:])})"
+                f"the manifest '{path}' lacks the column '{column}', needs {' and '.join(needed)} (and "
+                f"may have {', '.join(more)})"
             )
-    manifest = Manifest(path)
-    for number, line in enumerate(lines, start=2):
-        value = {k: (v or "").strip() for k, v in line.items() if isinstance(k, str)}
-        found = _row(path.parent, number, value)
-        if isinstance(found, Row):
-            manifest.rows.append(found)
-        else:
-            manifest.refused.append(found)
-    return manifest
+    return [{k: (v or "").strip() for k, v in line.items() if isinstance(k, str)} for line in lines]
 
 
 def _row(folder: Path, line: int, value: Mapping[str, str]) -> Row | Refused:

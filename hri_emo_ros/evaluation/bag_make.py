@@ -52,6 +52,8 @@ class BagRecipe:
     """Folder or file of noises, ``white`` or ``pink``; empty adds none."""
     snr_db: float = 20.0
     """Mean level of the speech over that of the noise, dB."""
+    burst: tuple[float, float, float] | None = None
+    """From where to where, s, the noise is at another `snr_db` (the third, dB); None is nowhere."""
     message: str = "AudioDataStamped"
     chunk_ms: float = 20.0
     rate: int = 16_000
@@ -74,6 +76,13 @@ class BagRecipe:
             raise HriEmoError(
                 f"--gap is {low:g}:{high:g}, must be MIN:MAX seconds, 0 <= MIN <= MAX"
             )
+        if self.burst is not None and not 0.0 <= self.burst[0] < self.burst[1]:
+            raise HriEmoError(
+                f"--burst is {self.burst[0]:g}:{self.burst[1]:g}:{self.burst[2]:g}, must be "
+                "BEGIN:END:SNR, 0 <= BEGIN < END seconds"
+            )
+        if self.burst is not None and not self.noise:
+            raise HriEmoError("--burst needs a noise: give one with --noise")
         if self.message not in MESSAGES:
             raise HriEmoError(f"--message '{self.message}' must be one of: {', '.join(MESSAGES)}")
         if not 1.0 <= self.chunk_ms <= 10_000.0:
@@ -143,8 +152,18 @@ def _sounds(
 
     def over_noise(samples: FloatArray) -> FloatArray:
         nonlocal position
-        position += len(samples)
-        return samples + noise.take(len(samples)) if noise else samples
+        begin, position = position, position + len(samples)
+        if noise is None:
+            return samples
+        background = noise.take(len(samples))
+        if recipe.burst is not None:
+            first, last, snr_db = recipe.burst
+            seconds = np.arange(begin, position) / recipe.rate
+            louder = np.float32(10 ** ((recipe.snr_db - snr_db) / 20))
+            background = np.where(
+                (seconds >= first) & (seconds < last), louder * background, background
+            )
+        return samples + background
 
     def gap() -> FloatArray:
         length = round(random.uniform(*recipe.gap) * recipe.rate)

@@ -15,12 +15,13 @@ import numpy as np
 import psutil
 import torch
 
+from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.vad import SileroVad
 from hri_emo_ros.data.clips import read_clip
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag, spoken
-from hri_emo_ros.evaluation.bags import AudioBag
+from hri_emo_ros.evaluation.bags import AudioBag, Sound
 from hri_emo_ros.evaluation.replay import Parameters, Replayer
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import FloatArray
@@ -31,6 +32,8 @@ TARGET_SPEED = 60.0
 TARGET_MEMORY = 1024.0
 """MB, whatever the length of the bag."""
 _REPEATS = 3
+LENGTHS = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds of the utterances whose cost is listed."""
 
 
 def bench(
@@ -43,7 +46,7 @@ def bench(
     """Measure; nothing is played, no node is started.
 
     Args:
-        parameters: of every node; the recogniser is left out whatever they say.
+        parameters: of every node; replays are without the recogniser whatever they say.
         manifest: clips that the synthetic recordings are made of.
         hours: length of the long recording.
         folder: where recordings are made; None takes a temporary one.
@@ -63,14 +66,17 @@ def bench(
         once = make_bag(recipe, short)[-1].end
         replayer = Replayer(values)
         result: dict[str, Any] = {
-            "machine": machine(),
             "model": replayer.engine.model_id,
             "threads": torch.get_num_threads(),
             "stages": stages(replayer, short),
             "speed": speed(replayer, short),
+            "by_length": by_length(replayer, make_recogniser(parameters["asr_node"]), short),
         }
         for stage, cost in result["stages"].items():
             say(f"{stage:<34} {cost['median']:>10.3f} {cost['unit']}")
+        for cost in result["by_length"]:
+            say(f"{'utterance of ' + format(cost['seconds'], 'g') + ' s':<34} "
+                f"{cost['recogniser_ms']:>10.0f} ms recogniser, {cost['model_ms']:.0f} ms model")  # fmt: skip
         say(f"{'replay, ' + format(once, '.0f') + ' s':<34} {result['speed']['median']:>10.1f} x "
             f"real time (target {TARGET_SPEED:g})")  # fmt: skip
         say(f"{'the same per second of processor':<34} "
@@ -123,9 +129,9 @@ def stages(replayer: Replayer, bag: Path) -> dict[str, dict[str, Any]]:
     """Cost of each stage by itself."""
     with AudioBag(bag) as audio:
         pcm = audio.format or PcmFormat(16_000)
-        messages = [message.data for message in audio.messages()]
-    decoder = PcmDecoder(pcm)
-    samples = np.concatenate([decoder.decode(data)[:, 0] for data in messages])
+        sounds = [sound for sound in audio.sounds() if isinstance(sound, Sound)]
+    messages = [sound.message.data for sound in sounds]
+    samples = np.concatenate([sound.frames[:, 0] for sound in sounds])
     seconds = len(samples) / pcm.sample_rate
     clips: list[FloatArray] = [
         samples[start : start + 48_000] for start in range(0, 480_000, 48_000)
@@ -166,6 +172,37 @@ def stages(replayer: Replayer, bag: Path) -> dict[str, dict[str, Any]]:
             replayer.engine.estimate(clip)
 
     result["model, voice of 3 s"] = {**_timed(estimate, len(spoken)), "unit": "ms per utterance"}
+    return result
+
+
+def by_length(
+    replayer: Replayer, recogniser: Recogniser | None, bag: Path
+) -> list[dict[str, float]]:
+    """What one utterance costs recogniser and model, by its length, ms; the words are not told."""
+    with AudioBag(bag) as audio:
+        pcm = audio.format or PcmFormat(16_000)
+        sounds = [sound for sound in audio.sounds() if isinstance(sound, Sound)]
+    heard = np.concatenate([sound.frames[:, 0] for sound in sounds])
+    result = []
+    for seconds in LENGTHS:
+        samples = heard[: round(seconds * pcm.sample_rate)]
+
+        def recognise(samples: FloatArray = samples) -> None:
+            if recogniser is not None:
+                recogniser.transcribe(samples)
+
+        def estimate(samples: FloatArray = samples) -> None:
+            replayer.engine.estimate(
+                samples.copy()
+            )  # A copy: the engine knows what it has just heard.
+
+        result.append(
+            {
+                "seconds": seconds,
+                "recogniser_ms": _timed(recognise, 1.0)["median"],
+                "model_ms": _timed(estimate, 1.0)["median"],
+            }
+        )
     return result
 
 

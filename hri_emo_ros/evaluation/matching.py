@@ -57,41 +57,91 @@ def match_labels(labels: Sequence[Label], utterances: Sequence[HeardUtterance]) 
     return matches
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a label's speech was cut."""
+
+    label: Label
+    heard: int
+    """Utterances that hold some of it: none, it was missed; more than one, it was split."""
+    merged: bool
+    """One of them holds some of another label too."""
+    start_error: float | None = None
+    """Of one-to-one pairs: where speech was found to begin (the utterance's first sample plus the
+    pre-roll) minus where the label says, s; positive is late."""
+    end_error: float | None = None
+
+    @property
+    def one_to_one(self) -> bool:
+        """One utterance that is nobody else's."""
+        return self.heard == 1 and not self.merged
+
+
+def cuts(matches: Sequence[Match], pre_roll: float) -> list[Cut]:
+    """How each label was cut, in order.
+
+    Args:
+        matches: from `match_labels`, of all labels.
+        pre_roll: the parameter segment.pre_roll, s.
+    """
+    owners = _owners(matches)
+    result = []
+    for match in matches:
+        merged = any(owners[id(utterance)] > 1 for utterance in match.heard)
+        start = end = None
+        if len(match.heard) == 1 and not merged:
+            heard = match.heard[0]
+            start = heard.start + pre_roll - match.label.start
+            if np.isfinite(heard.speech_end):
+                end = heard.speech_end - match.label.end
+        result.append(Cut(match.label, len(match.heard), merged, start, end))
+    return result
+
+
 def segmentation(
     matches: Sequence[Match], utterances: Sequence[HeardUtterance], pre_roll: float
 ) -> dict[str, Any]:
-    """How the found utterances fit the labelled ones.
-
-    Boundary errors are of one-to-one pairs: where speech was found to begin (the utterance's first
-    sample plus the pre-roll) and to end, minus where the label says; seconds, positive is late.
+    """How the found utterances fit the labelled ones, in all and by emotion.
 
     Args:
         matches: from `match_labels`.
         utterances: all that were found.
         pre_roll: the parameter segment.pre_roll, s.
     """
+    owners = _owners(matches)
+    found = cuts(matches, pre_roll)
+    emotions = sorted({cut.label.emotion for cut in found})
+    return {
+        **_counts(found),
+        "utterances": len(utterances),
+        "merged": sum(count > 1 for count in owners.values()),
+        "unlabelled": sum(id(utterance) not in owners for utterance in utterances),
+        "truncated": sum(utterance.truncated for utterance in utterances),
+        "start_error": _spread([c.start_error for c in found if c.start_error is not None]),
+        "end_error": _spread([c.end_error for c in found if c.end_error is not None]),
+        "by_emotion": {
+            emotion: _counts([c for c in found if c.label.emotion == emotion])
+            for emotion in emotions
+        },
+    }
+
+
+def _owners(matches: Sequence[Match]) -> dict[int, int]:
+    """How many labels each utterance belongs to, by its id()."""
     owners: dict[int, int] = {}
     for match in matches:
         for utterance in match.heard:
             owners[id(utterance)] = owners.get(id(utterance), 0) + 1
-    starts, ends = [], []
-    for match in matches:
-        if len(match.heard) == 1 and owners[id(match.heard[0])] == 1:
-            heard = match.heard[0]
-            starts.append(heard.start + pre_roll - match.label.start)
-            if np.isfinite(heard.speech_end):
-                ends.append(heard.speech_end - match.label.end)
+    return owners
+
+
+def _counts(found: Sequence[Cut]) -> dict[str, int]:
     return {
-        "labels": len(matches),
-        "utterances": len(utterances),
-        "one_to_one": len(starts),
-        "missed": sum(not match.heard for match in matches),
-        "split": sum(len(match.heard) > 1 for match in matches),
-        "merged": sum(count > 1 for count in owners.values()),
-        "unlabelled": sum(id(utterance) not in owners for utterance in utterances),
-        "truncated": sum(utterance.truncated for utterance in utterances),
-        "start_error": _spread(starts),
-        "end_error": _spread(ends),
+        "labels": len(found),
+        "one_to_one": sum(cut.one_to_one for cut in found),
+        "missed": sum(cut.heard == 0 for cut in found),
+        "split": sum(cut.heard > 1 for cut in found),
+        "merged": sum(cut.merged for cut in found),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,8 @@ def finish(run: ReplayRun, out: Path | None, json: Path | None) -> None:
         write_json(json, summary)
     if str(json) != "-":
         print_summary(run.bag.name, summary)
+    for fault in run.extra.get("faults", ()):
+        print(f"{run.bag.name}: {fault}", file=sys.stderr)
     if run.truncated:
         raise TruncatedBagError(run.truncated)
 

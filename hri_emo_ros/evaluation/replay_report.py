@@ -35,6 +35,7 @@ _FIGURE_NAMES = {
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
 }
+_CUTS = ("labels", "one_to_one", "missed", "split", "merged")
 
 
 def write_report(
@@ -81,6 +82,7 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines += [
             ("labelled utterances", str(summary["utterances"])),
             ("missed", str(summary["missed"])),
+            *((name, str(summary["segmentation"][name])) for name in ("split", "merged")),
             ("abstained", str(summary["abstained"])),
         ]
         lines += [
@@ -106,7 +108,12 @@ def _tiles(run: ReplayRun, summary: Mapping[str, Any]) -> list[Tile]:
             Tile("UA", shown(summary["ua"]), f"{between}; chance {shown(summary['chance_ua'])}"),
             Tile("WA", shown(summary["wa"]), "accuracy"),
             Tile("macro F1", shown(summary["macro_f1"])),
-            Tile("labelled", str(summary["utterances"]), f"{summary['missed']} missed"),
+            Tile(
+                "labelled",
+                str(summary["utterances"]),
+                f"{summary['missed']} missed, {summary['segmentation']['split']} split, "
+                f"{summary['segmentation']['merged']} merged",
+            ),
             Tile("abstained", str(summary["abstained"]), "of the labelled"),
             Tile("ECE", shown(summary["ece"]), "calibration error"),
             Tile("WER", shown(summary["wer"]), "words"),
@@ -210,8 +217,18 @@ def _segmentation_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section
         [name, cut[key]["mean"], cut[key]["mean_absolute"], cut[key]["p90_absolute"]]
         for name, key in (("start", "start_error"), ("end", "end_error"))
     ]
+    by_emotion = [
+        [emotion or "(none named)", *(of[key] for key in _CUTS)]
+        for emotion, of in cut["by_emotion"].items()
+    ]
     items = [
         Table("Utterances", ["", "count", "meaning"], counts),
+        Table(
+            "Labels by emotion",
+            ["emotion", "labelled", *(key.replace("_", " ") for key in _CUTS[1:])],
+            by_emotion,
+            "Missed: no utterance holds it. Merged: its utterance holds some of another label too.",
+        ),
         Table(
             "Boundaries, s", ["", "mean", "mean magnitude", "90th percentile"], errors,
             "Found minus labelled, of one-to-one pairs; pre-roll and hang-over are taken off.",

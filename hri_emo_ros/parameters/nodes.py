@@ -12,12 +12,16 @@ SAMPLE_FORMATS = (
     "S16BE",
     "S24LE",
     "S24BE",
+    "S24_32LE",
+    "S24_32BE",
     "S32LE",
     "S32BE",
     "F32LE",
     "F32BE",
     "F64LE",
     "F64BE",
+    "ALAW",
+    "MULAW",
 )
 
 ASR_BACKENDS = ("auto", "moonshine", "whisper", "none")
@@ -46,7 +50,7 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     P(
         "audio.sample_format",
         "S16LE",
-        "PCM encoding when no AudioInfo says otherwise.",
+        "PCM encoding when no AudioInfo says otherwise (S24_32: 24 bits in the lower three of 4 bytes).",
         choices=SAMPLE_FORMATS,
     ),
     P(
@@ -72,10 +76,10 @@ SPEECH_NODE: tuple[Parameter, ...] = (
         120.0,
         read_only=True,
     ),
-    P("vad.threshold", 0.5, "Speech probability at which an utterance starts.", 0.01, 0.99),
+    P("vad.threshold", 0.3, "Speech probability at which an utterance starts.", 0.01, 0.99),
     P(
         "vad.release_threshold",
-        0.35,
+        0.2,
         "Speech probability below which a frame counts as pause.",
         0.01,
         0.99,
@@ -133,7 +137,7 @@ ASR_NODE: tuple[Parameter, ...] = (
     ),
     P(
         "asr.min_confidence",
-        0.65,
+        0.7,
         "Transcripts below this confidence are refused: published as rejected, not used.",
         0.0,
         1.0,

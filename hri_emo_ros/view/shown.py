@@ -99,4 +99,4 @@ def from_outcome(outcome: Outcome, epoch_ns: int = 0) -> Shown:
 
 
 def _words(used: str, rejected: str) -> str:
-    return f"[refused: {rejected}]" if rejected else used
+    return f"(refused: {rejected})" if rejected else used
