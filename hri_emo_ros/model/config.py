@@ -108,6 +108,8 @@ class ModelConfig(BaseModel):
     max_text_tokens: int = Field(96, ge=4)
     baseline: BaselineConfig | None = None
     """Judge a voice against how it usually sounds (see `model.baseline`); None takes its states as they are."""
+    voice_hidden: int = Field(256, ge=1)
+    """Hidden width of the networks in the voice's own answer; only with ``baseline``."""
     voice_members: int = Field(1, ge=1)
     """Networks in the voice's own answer, whose log-probabilities are averaged; only with ``baseline``."""
     context: ContextConfig | None = None

@@ -50,10 +50,10 @@ class _Relative(nn.Module):
     def __init__(self, size: int, config: ModelConfig) -> None:
         super().__init__()
         self.input_dropout = nn.Dropout(INPUT_DROPOUT)
-        self.hidden = nn.Linear(size, config.head_hidden)
-        self.known = nn.Linear(2, config.head_hidden, bias=False)
+        self.hidden = nn.Linear(size, config.voice_hidden)
+        self.known = nn.Linear(2, config.voice_hidden, bias=False)
         self.dropout = nn.Dropout(config.dropout)
-        self.answer = nn.Linear(config.head_hidden, len(config.labels))
+        self.answer = nn.Linear(config.voice_hidden, len(config.labels))
         self.sure = nn.Linear(2, 1)
         for module in (self.known, self.sure):  # what is known begins as no difference
             for parameter in module.parameters():
