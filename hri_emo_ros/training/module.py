@@ -51,19 +51,21 @@ class TrainingModule(nn.Module):
 
     def forward(self, batch: TrainBatch) -> TrainOutput:
         """Score and judge one batch."""
+        if batch.statistics is not None:
+            return self._pooled(batch, batch.statistics)
         output = self.output(batch)
-        losses = compute_losses(
+        return TrainOutput(self._judged(output, batch), output)
+
+    def _judged(self, output: ModelOutput, batch: TrainBatch) -> dict[str, Tensor]:
+        return compute_losses(
             output, batch.targets, self.model.config.objective, self.loss,
             audio_targets=batch.voice_targets, text_targets=batch.words_targets,
             weights=batch.weights,
         )  # fmt: skip
-        return TrainOutput(losses, output)
 
     def output(self, batch: TrainBatch) -> ModelOutput:
         """Score one batch."""
         model = self.model
-        if batch.statistics is not None:
-            return self._pooled(batch, batch.statistics)
         if batch.states is None or batch.states_mask is None:
             audio, audio_mask = model.encode_voice(batch.model)
         else:
@@ -72,17 +74,26 @@ class TrainingModule(nn.Module):
         text, text_mask = model.encode_text(batch.model)
         return model.fuse(EncodedBatch(audio, audio_mask, text, text_mask), batch.model)
 
-    def _pooled(self, batch: TrainBatch, statistics: Tensor) -> ModelOutput:
-        """The voice's answer from its statistics alone, as `EmotionModel.hear` gives it from the states."""
+    def _pooled(self, batch: TrainBatch, statistics: Tensor) -> TrainOutput:
+        """The voice's answer from its statistics alone, as `EmotionModel.hear` gives it from the states. In
+        training its networks are judged one by one: what they have in common they must not divide up."""
         model, config = self.model, self.model.config.baseline
         assert config is not None
         usual, unit = model.baseline.known(batch.model.baseline), model.baseline.deviation
         relative = ((statistics - usual) / unit).clamp(-CLAMP, CLAMP)
         present = batch.model.audio_present
         known = shares(batch.model.heard, config)
-        logits = model.audio_head(relative, known, present)
         nothing = statistics.new_zeros(len(statistics), 1, 1)
-        encoded = EncodedBatch(
-            nothing, present[:, None], nothing, torch.zeros_like(present)[:, None]
-        )
-        return replace(unimodal_output(logits, encoded, audio=True), shares=known)
+        absent = torch.zeros_like(present)[:, None]
+        encoded = EncodedBatch(nothing, present[:, None], nothing, absent)
+
+        def answer(logits: Tensor) -> ModelOutput:
+            return replace(unimodal_output(logits, encoded, audio=True), shares=known)
+
+        if not self.training:
+            output = answer(model.audio_head(relative, known, present))
+            return TrainOutput(self._judged(output, batch), output)
+        outputs = [answer(member(relative, known)) for member in model.audio_head.members]
+        judged = [self._judged(output, batch) for output in outputs]
+        losses = {name: torch.stack([j[name] for j in judged]).mean() for name in judged[0]}
+        return TrainOutput(losses, outputs[0])
