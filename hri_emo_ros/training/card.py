@@ -103,8 +103,9 @@ def write_card(
                   "that left a part out, or of the stages it was built from."]  # fmt: skip
     entries = [*([result] if "validation" in result else []), *earlier]
     lines += _overview(entries, result.get("calibration", {}).get("held_out_voice"))
+    brief = len(entries) > 1  # the voice's many runs stand in the tables above
     for entry in entries:
-        lines += _figures(entry)
+        lines += _figures(entry, brief and entry["head"] == "audio_only")
     return "\n".join(lines) + "\n"
 
 
@@ -204,15 +205,16 @@ def _mean(values: Sequence[float]) -> str:
     return _spread(mean, [mean - half, mean + half])
 
 
-def _figures(result: dict[str, Any]) -> list[str]:
+def _figures(result: dict[str, Any], brief: bool) -> list[str]:
     side = f"fold {result['fold']}" if result["fold"] else "the validation side"
     if result["leave_corpus_out"]:
         side = f"{result['leave_corpus_out']}, left out of training"
     stage = f", stage {result['stage']}" if result["stage"] else ""
-    lines = ["", f"## Figures on {side} ({result['head']}{stage})", "",
-             "| corpus | known of the voice | n | UA | macro F1 | weighted F1 | ECE |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for known, part in (result.get("by_known") or {"": result}).items():
+    lines = ["", f"## Figures on {side} ({result['head']}{stage})", ""]
+    if not brief:
+        lines += ["| corpus | known of the voice | n | UA | macro F1 | weighted F1 | ECE |",
+                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for known, part in () if brief else (result.get("by_known") or {"": result}).items():
         for name, scores in part["validation"].items():
             if "ua" in scores and name != "all":
                 intervals = part.get("intervals", {}).get(name, {})

@@ -78,8 +78,9 @@ def finish(
             given = stated(conditions, predictions.examples)
             result["by_known"] = {}
             for name, counts in KNOWN.items():
-                part = scorer(predictions.examples, given, counts)
-                parts[f"validation {name}"] = part
+                part = predictions
+                if any(counts):
+                    part = parts[f"validation {name}"] = scorer(predictions.examples, given, counts)
                 scores = scores_by_corpus(part, multi_label)
                 result["by_known"][name] = {"validation": scores, "intervals": intervals(part)}
         if recipe.model.uses_audio and recipe.model.uses_text:

@@ -78,7 +78,7 @@ class Known:
         config: of the network.
         states: with the statistics of every item and version.
         rooms: who is together.
-        items: of one side; those without a speaker are judged as strangers'.
+        items: that are heard; those without a speaker are judged as strangers'.
         population: [D]; None measures it, and `deviation`, on these items.
         versions: changed versions that are loaded.
     """

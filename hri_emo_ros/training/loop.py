@@ -141,7 +141,7 @@ def _know(
         population, deviation = (torch.from_numpy(v) for v in (known.population, known.deviation))
         baseline.set(population, deviation)
     sources.known = known
-    sources.known_validation = Known(config, states, rooms, heard, 0, known.population)
+    sources.known_validation = Known(config, states, rooms, [*voices, *heard], 0, known.population)
 
 
 def _strangers(items: Sequence[Item]) -> list[Item]:
