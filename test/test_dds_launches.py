@@ -198,7 +198,11 @@ def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
     assert first.transcript == final[0].text
     assert 0.0 < first.text_weight < 1.0
     assert first.latency.asr > 0.0
-    assert [f.utterance_id for f in heard.finals] == [1, 2]
+    german = heard.finals[1]
+    assert german.utterance_id == 2
+    assert german.transcript_status == EmotionState.TRANSCRIPT_REJECTED
+    assert (german.transcript, german.text_weight) == ("", 0.0)
+    assert german.rejected_transcript == final[1].text != ""
 
 
 def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(

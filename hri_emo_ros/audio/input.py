@@ -62,7 +62,7 @@ class InputMeter:
 
     `channel` -1 takes the mean of one or two channels. Of more it takes the first, which is the processed
     one or as good as any other in microphone arrays (the last one often holds what the robot plays): see
-    docs/channels.md for what was measured. Channels found dead, and means that cancel, are left out.
+    docs/faults.md for what was measured. Channels found dead, and means that cancel, are left out.
 
     Args:
         pcm_format: of the input.

@@ -104,11 +104,11 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     for path, outcomes in results:
         if not outcomes:
-            console.print(f"{path}: no speech found", highlight=False, soft_wrap=True)
+            console.print(f"{path}: no speech found", markup=False, highlight=False, soft_wrap=True)
         elif len(outcomes) == 1:
             console.print(now_panel(from_outcome(outcomes[0]), str(path)))
         else:
-            console.print(str(path), highlight=False, soft_wrap=True)
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
             console.print(history_table([from_outcome(outcome) for outcome in outcomes]))
     return 0
 

@@ -156,7 +156,7 @@ class _View:
         if self._now.final:
             self._finals.append(self._now)
             if self._live is None:
-                self._console.print(self._now.line, highlight=False, soft_wrap=True)
+                self._console.print(self._now.line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, seconds: float) -> None:
         if self._live is not None:

@@ -420,7 +420,7 @@ def _sweep(
     points = [entry(clean, None)]
     for snr in levels:
         rows = ManifestRows(list(found.rows), found.context)
-        change = partial(_add_noise, source=_noise_of(noise, found), snr_db=snr)
+        change = partial(_add_noise, source=noise_of(noise, found), snr_db=snr)
         points.append(entry(estimate_known(engine, rows, [known], change, progress)[0][0], snr))
     return points
 
@@ -449,7 +449,7 @@ def _through_channels(
     return points
 
 
-def _noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
+def noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
     if noise == "babble":
         return Babble([row.path for row in found.rows if row.path is not None], SAMPLE_RATE)
     return NoiseSource(noise, SAMPLE_RATE)

@@ -150,7 +150,7 @@ class Demo:
                 title = f"{self._recording.name}  {player.position:5.1f} s"
                 live.update(screen(shown[-1] if shown else None, finals, title))
             for state in finals[printed:] if live is None else ():
-                self._console.print(state.line, highlight=False, soft_wrap=True)
+                self._console.print(state.line, markup=False, highlight=False, soft_wrap=True)
             printed = len(finals)
             if player.finished.is_set():
                 ended = ended or time.monotonic()

@@ -56,7 +56,7 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     P(
         "audio.channel",
         -1,
-        "Channel to listen to, counted from 0; -1 takes the mean of all.",
+        "Channel to listen to, counted from 0; -1 takes the mean of two, of more the first.",
         -1,
         31,
     ),
@@ -76,10 +76,10 @@ SPEECH_NODE: tuple[Parameter, ...] = (
         120.0,
         read_only=True,
     ),
-    P("vad.threshold", 0.3, "Speech probability at which an utterance starts.", 0.01, 0.99),
+    P("vad.threshold", 0.4, "Speech probability at which an utterance starts.", 0.01, 0.99),
     P(
         "vad.release_threshold",
-        0.2,
+        0.25,
         "Speech probability below which a frame counts as pause.",
         0.01,
         0.99,
