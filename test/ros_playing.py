@@ -155,8 +155,12 @@ def play(
     reliable: bool = True,
     topic: str = "audio",
     chunks: Sequence[bytes] | None = None,
+    stamps: Sequence[int] | None = None,
 ) -> None:
-    """Publish samples (or ready-made `chunks`) as a robot's driver would, faster than real time."""
+    """Publish samples (or ready-made `chunks`) as a robot's driver would, faster than real time.
+
+    `stamps`: of each chunk, ns from `start_ns`; None counts samples.
+    """
     node = graph.node
     if info is None:
         info = AudioInfo(
@@ -182,7 +186,8 @@ def play(
         part = AudioData(data=array.array("B", chunk))
         if stamped:
             part = AudioDataStamped(audio=part)
-            part.header.stamp = to_time(start_ns + number * frames * 1_000_000_000 // rate)
+            counted = number * frames * 1_000_000_000 // rate
+            part.header.stamp = to_time(start_ns + (stamps[number] if stamps else counted))
             part.header.frame_id = "left_ear"
         out.publish(part)
         if number % 5 == 0:

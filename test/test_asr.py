@@ -131,8 +131,14 @@ def test_the_level_does_not_matter(
 
 @pytest.mark.parametrize(
     "samples",
-    [np.zeros(0, np.float32), np.zeros(100, np.float32), np.zeros(32000, np.float32)],
-    ids=["empty", "too short", "silence"],
+    [
+        np.zeros(0, np.float32),
+        np.zeros(100, np.float32),
+        np.zeros(32000, np.float32),
+        np.full(32000, np.nan, np.float32),
+        np.full(32000, np.inf, np.float32),
+    ],
+    ids=["empty", "too short", "silence", "no numbers", "infinite"],
 )
 def test_nothing_gives_an_empty_transcript(
     moonshine: MoonshineRecogniser, samples: FloatArray
