@@ -15,6 +15,8 @@ from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.data.heard import Crowd, pick
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.model.losses import LossConfig, compute_losses
+from hri_emo_ros.model.output import ModelOutput
 from hri_emo_ros.training.known import KNOWN, Rooms
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import parse_recipe
@@ -117,3 +119,17 @@ def test_statistics_alone_give_the_answer_that_the_clip_gives(trainer, tmp_path)
 def test_the_temperature_is_fitted_to_what_was_known(trainer):
     result = trainer.run(resume=True)
     assert 1.0 not in result["calibration"]["known"]["audio"]
+
+
+def test_a_label_that_a_corpus_lacks_is_not_held_against_its_voices():
+    logits = torch.zeros(2, 7, requires_grad=True)
+    present, absent = torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    output = ModelOutput(logits, logits, torch.zeros(2, 7), torch.ones(2, 1), present, absent)
+    allowed = torch.ones(2, 7, dtype=torch.bool)
+    allowed[0, 6] = False
+    targets = torch.eye(7)[[1, 1]]
+    config = LossConfig(own_labels=True)
+    compute_losses(output, targets, "single_label", config, allowed=allowed)["total"].backward()
+    assert logits.grad[0, 6] == 0.0
+    assert logits.grad[1, 6] > 0.0
+    assert logits.grad[0, 1] < 0.0

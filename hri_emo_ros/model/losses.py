@@ -10,6 +10,9 @@ from torch.nn import functional
 from hri_emo_ros.model.config import Objective
 from hri_emo_ros.model.output import ModelOutput
 
+_NEVER = -1e4
+"""Logit of a label that cannot be."""
+
 
 class LossConfig(BaseModel):
     """Weights of the terms."""
@@ -23,6 +26,9 @@ class LossConfig(BaseModel):
     """Weight of the gate's supervision."""
     gate_temperature: float = Field(1.0, gt=0.0)
     """nat; differences in log-likelihood much above it call for a gate of 0 or 1."""
+    own_labels: bool = False
+    """Judge an utterance among the labels that its corpus has: that a corpus lacks one says nothing about
+    how such a voice sounds. Only for single-label heads over one modality."""
 
 
 def compute_losses(
@@ -33,6 +39,7 @@ def compute_losses(
     audio_targets: Tensor | None = None,
     text_targets: Tensor | None = None,
     weights: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Scalar losses by name; ``total`` is the one to minimise.
 
@@ -41,6 +48,7 @@ def compute_losses(
         audio_targets, text_targets: of the modalities' own losses, where they differ from `targets`
             (constructed pairs whose voice and words disagree).
         weights: [B] factor on each utterance; None is 1.
+        allowed: [B, L] bool, labels to choose from for `LossConfig.own_labels`.
 
     Returns:
         total and main, and for a head that fuses audio, text and gate. A term without any utterance to judge
@@ -49,8 +57,17 @@ def compute_losses(
     labels = output.logits.shape[-1]
     soft = _soft(targets, labels)
     weights = torch.ones_like(output.logits[:, 0]) if weights is None else weights
-    losses = {"main": (_loss(output.logits, soft, objective, config) * weights).mean()}
-    if output.audio_logits is output.logits or output.text_logits is output.logits:
+    unimodal = output.audio_logits is output.logits or output.text_logits is output.logits
+    logits = output.logits
+    if config.own_labels and unimodal and allowed is not None and objective == "single_label":
+        logits = logits.masked_fill(~allowed, _NEVER)
+        smooth = config.label_smoothing
+        spread = smooth * allowed / allowed.sum(1, keepdim=True).clamp(min=1)
+        each = -((soft * (1 - smooth) + spread) * torch.log_softmax(logits, 1)).sum(1)
+    else:
+        each = _loss(logits, soft, objective, config)
+    losses = {"main": (each * weights).mean()}
+    if unimodal:
         return {"total": losses["main"], **losses}
     for name, logits, present, own in (
         ("audio", output.audio_logits, output.audio_present, audio_targets),

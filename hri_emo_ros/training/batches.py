@@ -19,10 +19,11 @@ from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds,
 from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.pairs import Example
 from hri_emo_ros.training.voices import ClipFacts, HalfArray, VoiceStates, samples_of
-from hri_emo_ros.types import SAMPLE_RATE, FloatArray
+from hri_emo_ros.types import LABELS, SAMPLE_RATE, FloatArray
 from hri_emo_ros.voices.baseline import Baseline
 
 _BATCH_STREAM = 4
+_EVERY = (True,) * len(LABELS)
 _CLEAN = 0.5
 """Chance of a clip as it is where versions of it are kept."""
 
@@ -40,6 +41,8 @@ class TrainBatch:
     """[B, L] what the words alone say."""
     weights: Tensor
     """[B] of the loss."""
+    allowed: Tensor | None = None
+    """[B, L] bool, labels that the example's corpus has."""
     states: Tensor | None = None
     """[B, F, H] of the frozen voice encoder in place of the waveform; zeros in absent rows."""
     states_mask: Tensor | None = None
@@ -72,6 +75,8 @@ class Sources:
     """What a recogniser made of a clip and its confidence, by item id."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the loss, by item id; 1 where none is given."""
+    labels: Mapping[str, Sequence[bool]] = field(default_factory=dict)
+    """Of types.LABELS, those that a corpus has; a corpus that is not here has all."""
 
 
 @dataclass
@@ -203,6 +208,9 @@ class BatchMaker:
             voice_targets=torch.tensor([row.example.voice_target for row in rows]),
             words_targets=torch.tensor([row.condition.words_target for row in rows]),
             weights=torch.tensor([weights.get(row.example.item.id, 1.0) for row in rows]),
+            allowed=torch.tensor(
+                [self.sources.labels.get(row.example.item.corpus, _EVERY) for row in rows]
+            ),
         )
         if self.sources.states is not None:
             self._add_states(batch, items, rows)

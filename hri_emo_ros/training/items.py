@@ -140,3 +140,11 @@ def balance_weights(items: Sequence[Item], exponent: float) -> dict[str, float]:
     raw = {item.id: counts[item.corpus, item.class_index] ** -exponent for item in items}
     mean = float(np.mean(list(raw.values()))) if raw else 1.0
     return {name: value / mean for name, value in raw.items()}
+
+
+def labels_of_corpora(items: Sequence[Item]) -> dict[str, list[bool]]:
+    """Of types.LABELS, those that occur in each corpus."""
+    occur: dict[str, np.ndarray] = {}
+    for item in items:
+        occur[item.corpus] = occur.get(item.corpus, 0.0) + np.asarray(item.target)
+    return {corpus: (sums > 0.0).tolist() for corpus, sums in occur.items()}

@@ -30,7 +30,13 @@ from hri_emo_ros.training.batches import BatchMaker, Sources
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import stated
 from hri_emo_ros.training.finish import Trained, finish
-from hri_emo_ros.training.items import Data, balance_weights, load_data, voices_and_words
+from hri_emo_ros.training.items import (
+    Data,
+    balance_weights,
+    labels_of_corpora,
+    load_data,
+    voices_and_words,
+)
 from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.network import Network, make_network
@@ -105,7 +111,8 @@ def prepare(
         jitter=False,
     )  # fmt: skip
     weights = balance_weights(data.train, recipe.optim.balance) if recipe.optim.balance else {}
-    sources = Sources(listener, network.tokenizer, facts, weights=weights)
+    labels = labels_of_corpora(everything)
+    sources = Sources(listener, network.tokenizer, facts, weights=weights, labels=labels)
     maker = BatchMaker(model, sources, drawn, recipe.seed)
     if section.words.heard and fusion:
         pairs = recorded_pairs(data.train)

@@ -60,7 +60,7 @@ class TrainingModule(nn.Module):
         return compute_losses(
             output, batch.targets, self.model.config.objective, self.loss,
             audio_targets=batch.voice_targets, text_targets=batch.words_targets,
-            weights=batch.weights,
+            weights=batch.weights, allowed=batch.allowed,
         )  # fmt: skip
 
     def output(self, batch: TrainBatch) -> ModelOutput:

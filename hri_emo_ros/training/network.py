@@ -42,6 +42,7 @@ def make_network(recipe: Recipe, data: Data, folder: Path) -> Network:
     """
     torch.manual_seed(recipe.seed)
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # a BERT without pooler is what is wanted
     config = recipe.model
     sources = {
         part: load_bundle(getattr(recipe.pretrained, part))
