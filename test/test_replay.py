@@ -258,7 +258,9 @@ def test_missed_split_merged_and_unlabelled_speech_is_counted() -> None:
 
 def test_refused_words_count_for_the_recogniser_and_against_what_was_used() -> None:
     labels = [Label(1, 3, "sad", text="oh no"), Label(5, 9, "angry", text="Get out!")]
-    refused = replace(heard(2, 5.0, 9.0), rejected_transcript="get out", transcript_status="rejected")
+    refused = replace(
+        heard(2, 5.0, 9.0), rejected_transcript="get out", transcript_status="rejected"
+    )
     matches = match_labels(labels, [heard(1, 1.0, 3.0, text="Oh, no."), refused])
     assert word_error_rate(matches)[0] == 0.0
     rate, counts = word_error_rate(matches, used=True)

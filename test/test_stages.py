@@ -17,6 +17,7 @@ from hri_emo_ros.evaluation.evaluate import read_rows
 from hri_emo_ros.evaluation.runs import find_runs, plot
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.training.known import KNOWN
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import LeftOutSection, Recipe, parse_recipe
 from hri_emo_ros.training.stages import plan, resolve, run_folder, train
@@ -49,17 +50,18 @@ def stage(name: str, **sections) -> Recipe:
 
 
 def three_stages() -> list[Recipe]:
-    compact_audio = {"kind": "compact", "config": COMPACT_AUDIO}
+    compact_audio = {"kind": "compact", "config": COMPACT_AUDIO, "unfreeze_last_n_layers": 0}
     compact_text = {"kind": "compact", "config": COMPACT_TEXT}
     voice = stage("voice", data={"fold": 5, "corpora": [_RAVDESS]},
-                  model={"head": "audio_only", "audio": compact_audio})  # fmt: skip
+                  model={"head": "audio_only", "audio": compact_audio, "baseline": {}},
+                  augment={"versions": 1, "noise": {"p": 0.5}})  # fmt: skip
     words = stage("words", data={"fold": 5, "corpora": [_GOEMOTIONS]},
                   model={"head": "text_only", "text": compact_text},
                   augment={"words": {"lower": 0.5, "errors": 0.5}})  # fmt: skip
     frozen = {"kind": "compact", "unfreeze_last_n_layers": 0}
     fusion = stage(
         "fusion", data={"fold": 5, "corpora": [_RAVDESS, _GOEMOTIONS]},
-        model={"head": "hri_emo", "audio": frozen, "text": frozen},
+        model={"head": "hri_emo", "audio": frozen, "text": frozen, "baseline": {}},
         pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
         pairs={"per_epoch": 40, "validation": 24},
         augment={"versions": 1, "noise": {"p": 0.5}, "drop": {"audio": 0.1, "text": 0.1},
@@ -92,6 +94,7 @@ def test_three_stages_end_in_a_fusion_bundle(staged):
     assert conditions["voice_only"]["audio_weight"] == 1.0
     assert conditions["words_only"]["audio_weight"] == 0.0
     assert "constructed" in results[-1]["validation"]
+    assert set(results[-1]["by_known"]) == set(KNOWN)
     card = load_bundle(folder / "fusion" / "bundle").card
     assert "**constructed**" in card
 
@@ -106,6 +109,13 @@ def test_frozen_parts_say_in_the_fusion_what_they_said_alone(staged, root):
     alone = voice.model(collate(items, voice.config, None)).logits
     inside = fused.model(collate(items, fused.config, fused.tokenizer)).logits
     torch.testing.assert_close(inside, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_the_fusion_judges_voices_against_the_population_that_its_voice_stage_measured(staged):
+    folder, _ = staged
+    voice, fused = (load_bundle(folder / name / "bundle").model for name in ("voice", "fusion"))
+    assert torch.equal(voice.baseline.population, fused.baseline.population)
+    assert torch.equal(voice.baseline.deviation, fused.baseline.deviation)
 
 
 def test_a_stage_that_was_not_trained_is_named(tmp_path):
@@ -169,7 +179,8 @@ def test_a_model_trained_on_everything_takes_its_folds_calibration(staged, root,
     result = Trainer(recipe, root, tmp_path / "all").run()
     assert "validation" not in result
     fitted = results[-1]["calibration"]["temperature"]
-    assert result["calibration"]["temperature"] == pytest.approx(fitted)
+    for part, temperature in result["calibration"]["temperature"].items():
+        assert temperature == pytest.approx(fitted[part], rel=0.01)
 
 
 def test_one_command_trains_what_leaves_people_out_first_and_calibrates_on_it(root, tmp_path):
