@@ -8,7 +8,7 @@ import torch
 from tiny_models import SENTENCES, tiny_config, tiny_model, tiny_tokenizer, voice
 
 from hri_emo_ros.engine import EmotionEngine, EngineInput
-from hri_emo_ros.model.baseline import CLAMP, RelativeStates, voice_statistics
+from hri_emo_ros.model.baseline import RelativeStates, shares, voice_statistics
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle, save_bundle
 from hri_emo_ros.model.config import ContextConfig
@@ -20,15 +20,28 @@ WORDS = Transcript("I am so happy", confidence=0.8)
 
 
 def relative_bundle(head: str = "hri_emo", members: int = 2) -> Bundle:
-    """A tiny network with baselines that has learnt what is usual and that counts matter."""
-    bundle = tiny_model(tiny_config(head, baseline=BaselineConfig(), voice_members=members))
+    """A tiny network that has learnt what is usual, and to tell sounds."""
+    config = tiny_config(
+        head, baseline=BaselineConfig(), voice_members=members, voice_components=12
+    )
+    bundle = tiny_model(config)
     torch.manual_seed(1)
-    size = 2 * bundle.model.baseline.size
-    bundle.model.baseline.set(torch.randn(size), torch.rand(size) + 0.5)
-    for member in bundle.model.audio_head.members:
-        torch.nn.init.normal_(member.known.weight)
-        torch.nn.init.normal_(member.sure.weight, std=0.3)
+    fit(bundle.model.baseline)
+    torch.nn.init.normal_(bundle.model.speech.weight, std=3.0)
     return bundle
+
+
+def fit(module: RelativeStates) -> torch.Tensor:
+    """Two corpora of two speakers, each with an offset and a spread of its own; gives their statistics."""
+    size = 2 * module.size
+    rows, speakers, corpora = [], [], []
+    for number in range(4):
+        offset = 3.0 * torch.randn(size)
+        rows.append(offset + torch.randn(20, size) @ torch.diag(torch.rand(size) + 0.2))
+        speakers += [f"s{number}"] * 20
+        corpora += ["a" if number < 3 else "b"] * 20
+    module.fit(torch.cat(rows), speakers, corpora)
+    return torch.cat(rows)
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +55,41 @@ def heard(engine: EmotionEngine, count: float, seed: int = 0) -> Heard:
 
 
 def test_an_utterance_that_is_its_own_baseline_differs_in_nothing():
-    module = RelativeStates(8)
-    module.set(torch.zeros(16), torch.rand(16) + 0.5)
+    module = RelativeStates(8, 5)
+    fit(module)
     states = torch.randn(2, 11, 8)
     mask = torch.arange(11)[None] < torch.tensor([[11], [6]])
     usual = voice_statistics(states, mask)
-    difference = module.statistics(module(states, mask, usual), mask, usual)
-    torch.testing.assert_close(difference, torch.zeros(2, 16), atol=1e-3, rtol=0)
+    relative, absolute = module.statistics(module(states, mask, usual), mask, usual)
+    torch.testing.assert_close(relative, torch.zeros(2, 5), atol=1e-3, rtol=0)
+    expected = module.read((usual - module.population) / module.deviation)
+    torch.testing.assert_close(absolute, expected, atol=1e-3, rtol=0)
 
 
-def test_differences_count_in_deviations_of_one_voice_and_are_bounded():
-    module = RelativeStates(4)
-    module.set(torch.zeros(8), torch.full((8,), 0.5))
+def test_what_is_usual_counts_every_corpus_and_speaker_alike_and_differences_are_within_voices():
+    module = RelativeStates(8, 16)
+    statistics = fit(module)
+    means = statistics.unflatten(0, (4, 20)).mean(1)
+    expected = (means[:3].mean(0) + means[3]) / 2
+    torch.testing.assert_close(module.population, expected, atol=1e-4, rtol=0)
+    within = (statistics.unflatten(0, (4, 20)) - means[:, None]).flatten(0, 1)
+    torch.testing.assert_close(module.deviation, within.std(0, correction=0), atol=2e-3, rtol=0)
+    read = module.read(within / module.deviation)
+    covariance = read.T @ read / len(read)
+    torch.testing.assert_close(covariance.trace(), torch.tensor(16.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(covariance, torch.diag(covariance.diag()), atol=1e-2, rtol=0)
+    assert (covariance.diag().diff() <= 1e-3).all()  # the strongest first
+
+
+def test_an_utterance_far_from_all_that_was_heard_has_bounded_components():
+    module = RelativeStates(4, 3)
+    fit(module)
     states, mask = torch.randn(1, 9, 4), torch.ones(1, 9, dtype=torch.bool)
-    usual = voice_statistics(states, mask)
-    louder = module.statistics(module(states + 1.0, mask, usual), mask, usual)
-    torch.testing.assert_close(louder[:, :4], torch.full((1, 4), 2.0), atol=1e-4, rtol=0)
-    far = module.statistics(module(states + 100.0, mask, usual), mask, usual)
-    assert float(far.abs().max()) == CLAMP
+    far, farther = (
+        module.statistics(module(states + by, mask, torch.zeros(1, 8)), mask, torch.zeros(1, 8))[0]
+        for by in (1e4, 1e5)
+    )
+    torch.testing.assert_close(far, farther, rtol=1e-2, atol=1e-2)
 
 
 def test_of_a_stranger_the_population_is_expected(engine):
@@ -84,14 +114,21 @@ def test_what_was_heard_before_changes_the_answer_to_the_voice(engine, level):
     np.testing.assert_allclose(words.probabilities, engine.estimate(None, WORDS).probabilities)
 
 
-def test_how_much_was_heard_matters_beside_its_mean(engine):
-    config = engine.bundle.config
-    answers = []
-    for count in (0.0, 3.0, 30.0):
-        item = ModelItem(voice(1.2), baseline=Baseline(engine.population, count, 0.0))
-        answers.append(engine.model(collate([item], config, None)).audio_logits)
-    assert not torch.allclose(answers[0], answers[1], atol=1e-3)
-    assert not torch.allclose(answers[1], answers[2], atol=1e-3)
+def test_a_known_voice_is_answered_more_surely_where_calibration_says_so(engine):
+    bundle = relative_bundle()
+    bundle.calibration = bundle.calibration.model_copy(update={"known_audio": (0.2, 1.0)})
+    surer = EmotionEngine(bundle)
+    known = heard(engine, 30.0)
+    before, after = (e.estimate(voice(1.2), None, GOOD, voice=known) for e in (engine, surer))
+    assert after.uncertainty < before.uncertainty
+    strangers = [e.estimate(voice(1.2), None, GOOD).probabilities for e in (engine, surer)]
+    np.testing.assert_allclose(*strangers, atol=1e-6)
+
+
+def test_shares_are_those_of_the_hierarchy():
+    config = BaselineConfig(shrink_room=2.0, shrink_voice=4.0)
+    actual = shares(torch.tensor([[0.0, 0.0], [4.0, 2.0], [12.0, 0.0]]), config)
+    torch.testing.assert_close(actual, torch.tensor([[0.0, 0.0], [0.5, 0.25], [0.75, 0.0]]))
 
 
 def test_known_and_unknown_voices_in_one_batch_answer_as_alone(engine):

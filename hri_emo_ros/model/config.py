@@ -108,10 +108,13 @@ class ModelConfig(BaseModel):
     max_text_tokens: int = Field(96, ge=4)
     baseline: BaselineConfig | None = None
     """Judge a voice against how it usually sounds (see `model.baseline`); None takes its states as they are."""
-    voice_hidden: int = Field(256, ge=1)
-    """Hidden width of the networks in the voice's own answer; only with ``baseline``."""
+    voice_components: int = Field(128, ge=1)
+    """Directions in which the voice's own answer sees an utterance differ from the baseline; with more a network
+    learns the corpus again. This and the next two only with ``baseline``."""
+    voice_hidden: int = Field(128, ge=1)
+    """Hidden width of the networks in the voice's own answer."""
     voice_members: int = Field(1, ge=1)
-    """Networks in the voice's own answer, whose log-probabilities are averaged; only with ``baseline``."""
+    """Networks in the voice's own answer, whose log-probabilities are averaged."""
     context: ContextConfig | None = None
     """Let the text encoder read earlier turns; None shows it the utterance alone."""
 

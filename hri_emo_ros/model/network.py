@@ -57,12 +57,14 @@ class EmotionModel(nn.Module):
                 config = config.model_copy(update={"max_text_tokens": limit})
         self.config = config
         if config.uses_audio and config.baseline is not None:
-            self.baseline = RelativeStates(audio_size)
+            self.baseline = RelativeStates(audio_size, config.voice_components)
+            self.speech = nn.Linear(config.voice_components, 1)
+            """Logit of speech, as against other sounds."""
+            nn.init.zeros_(self.speech.weight)
+            nn.init.zeros_(self.speech.bias)
         if config.head in ("hri_emo", "audio_only"):
             self.audio_head: AudioHead | VoiceHead = (
-                AudioHead(audio_size, config)
-                if config.baseline is None
-                else VoiceHead(2 * audio_size, config)
+                AudioHead(audio_size, config) if config.baseline is None else VoiceHead(config)
             )
         if config.head in ("hri_emo", "text_only"):
             self.text_head = TextHead(text_size, config)
@@ -158,10 +160,18 @@ class EmotionModel(nn.Module):
             audio_logits: [B, L], the voice's own answer for the head ``hri_emo``; None asks the audio
                 head.
         """
-        output = self._fuse(encoded, batch, need_alignment, audio_logits)
-        if self.config.baseline is None:
-            return output
-        return replace(output, shares=shares(batch.heard, self.config.baseline))
+        if self.config.baseline is None or not self.config.uses_audio:
+            return self._fuse(encoded, batch, need_alignment, audio_logits)
+        relative, absolute = self.baseline.statistics(
+            encoded.audio, encoded.audio_mask, batch.baseline
+        )
+        if audio_logits is None and isinstance(getattr(self, "audio_head", None), VoiceHead):
+            audio_logits = self.audio_head(relative, encoded.audio_mask.any(1))
+        return replace(
+            self._fuse(encoded, batch, need_alignment, audio_logits),
+            shares=shares(batch.heard, self.config.baseline),
+            speech=self.speech(absolute).squeeze(-1),
+        )
 
     def _fuse(
         self,
@@ -171,25 +181,17 @@ class EmotionModel(nn.Module):
         audio_logits: Tensor | None,
     ) -> ModelOutput:
         if self.config.head == "audio_only":
-            logits = self.hear(encoded, batch)
-            return unimodal_output(logits, encoded, audio=True)
+            if audio_logits is None:
+                audio_logits = self.audio_head(encoded.audio, encoded.audio_mask)
+            return unimodal_output(audio_logits, encoded, audio=True)
         if self.config.head == "text_only":
             logits = self.text_head(encoded.text, encoded.text_mask)
             return unimodal_output(logits, encoded, audio=False)
         if self.config.head == "late_fusion":
             return self._late_fusion(encoded)
         if audio_logits is None:
-            audio_logits = self.hear(encoded, batch)
+            audio_logits = self.audio_head(encoded.audio, encoded.audio_mask)
         return self._hri_emo(encoded, batch, need_alignment, audio_logits)
-
-    def hear(self, encoded: EncodedBatch, batch: ModelBatch) -> Tensor:
-        """The voice's own answer: logits [B, L], zeros where it is absent."""
-        if isinstance(self.audio_head, AudioHead):
-            return self.audio_head(encoded.audio, encoded.audio_mask)
-        statistics = self.baseline.statistics(encoded.audio, encoded.audio_mask, batch.baseline)
-        assert self.config.baseline is not None
-        known = shares(batch.heard, self.config.baseline)
-        return self.audio_head(statistics, known, encoded.audio_mask.any(1))
 
     def _hri_emo(
         self,

@@ -43,6 +43,8 @@ class ModelOutput:
     """[B, N, F]: where in the audio each token looked; only on request, only with cross-attention."""
     shares: Tensor | None = None
     """[B, 2] of the voice and of its room in the baseline (`model.baseline.shares`); None without baselines."""
+    speech: Tensor | None = None
+    """[B] logit that the sound is speech and not another one; means nothing where the voice is absent."""
 
     @property
     def gate(self) -> Tensor:

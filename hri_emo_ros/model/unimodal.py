@@ -27,41 +27,32 @@ class AudioHead(nn.Module):
 
 
 class VoiceHead(nn.Module):
-    """Networks of one hidden layer over what an utterance's statistics are relative to the voice's baseline,
-    told what that baseline rests on; the mean of their log-probabilities.
+    """Networks of one hidden layer over what an utterance's statistics are relative to the voice's baseline; the
+    mean of their log-probabilities.
 
-    Each scales its answer by what is known: what a stranger's first words say is less sure.
+    They are not told on how much the baseline rests: it made no difference to what they answer, and how sure the
+    answer is is the calibration's.
     """
 
-    def __init__(self, size: int, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.members = nn.ModuleList(_Relative(size, config) for _ in range(config.voice_members))
+        self.members = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(INPUT_DROPOUT),
+                nn.Linear(config.voice_components, config.voice_hidden),
+                nn.GELU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(config.voice_hidden, len(config.labels)),
+            )
+            for _ in range(config.voice_members)
+        )
 
-    def forward(self, statistics: Tensor, shares: Tensor, present: Tensor) -> Tensor:
-        """Relative statistics [B, size], shares [B, 2] of the voice and the room in the baseline, presence
-        [B] -> logits [B, L]; zeros where the voice is absent."""
-        answers = torch.stack([member(statistics, shares) for member in self.members])
+    def forward(self, statistics: Tensor, present: Tensor) -> Tensor:
+        """Relative statistics [B, C] and presence [B] -> logits [B, L]; zeros where the voice is absent."""
+        answers = torch.stack([member(statistics) for member in self.members])
         if len(self.members) > 1:
             answers = torch.log_softmax(answers, dim=-1)
         return answers.mean(0) * present.unsqueeze(-1)
-
-
-class _Relative(nn.Module):
-    def __init__(self, size: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.input_dropout = nn.Dropout(INPUT_DROPOUT)
-        self.hidden = nn.Linear(size, config.voice_hidden)
-        self.known = nn.Linear(2, config.voice_hidden, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
-        self.answer = nn.Linear(config.voice_hidden, len(config.labels))
-        self.sure = nn.Linear(2, 1)
-        for module in (self.known, self.sure):  # what is known begins as no difference
-            for parameter in module.parameters():
-                nn.init.zeros_(parameter)
-
-    def forward(self, statistics: Tensor, known: Tensor) -> Tensor:
-        x = self.hidden(self.input_dropout(statistics)) + self.known(known)
-        return self.answer(self.dropout(nn.functional.gelu(x))) * torch.exp(self.sure(known))
 
 
 class TextHead(nn.Module):
