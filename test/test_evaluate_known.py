@@ -26,10 +26,9 @@ EMOTIONS = ("neutral", "neutral", "anger", "joy", "sadness")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
-    model = tiny_model(tiny_config("audio_only", baseline={}))
+    model = tiny_model(tiny_config("audio_only", baseline={}, voice_components=8))
     generator = torch.Generator().manual_seed(0)
-    size = model.model.baseline.population.shape
-    model.model.baseline.set(torch.randn(size, generator=generator), torch.ones(size))
+    model.model.baseline.population.normal_(generator=generator)
     return save_bundle(model, tmp_path_factory.mktemp("bundle") / "known")
 
 

@@ -13,6 +13,8 @@ from tiny_models import COMPACT_AUDIO
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.data.heard import Crowd, pick
+from hri_emo_ros.data.sounds import other_sound
+from hri_emo_ros.model.baseline import voice_statistics
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.losses import LossConfig, compute_losses
@@ -20,11 +22,12 @@ from hri_emo_ros.model.output import ModelOutput
 from hri_emo_ros.training.known import KNOWN, Rooms
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import parse_recipe
+from hri_emo_ros.training.voices import samples_of
 
 RECIPE = {
     "name": "voice",
     "data": {"corpora": [{"name": "ravdess", "path": "ravdess"}], "fold": 2},
-    "model": {"head": "audio_only", "voice_hidden": 16, "baseline": {}, "voice_members": 2,
+    "model": {"head": "audio_only", "voice_hidden": 16, "voice_components": 8, "baseline": {}, "voice_members": 2,
               "audio": {"kind": "compact", "config": COMPACT_AUDIO, "unfreeze_last_n_layers": 0}},
     "augment": {"versions": 1, "waveform": {"speed": 0.5}, "noise": {"p": 0.5}},
     "optim": {"epochs": 2, "batch_size": 16},
@@ -133,3 +136,32 @@ def test_a_label_that_a_corpus_lacks_is_not_held_against_its_voices():
     assert logits.grad[0, 6] == 0.0
     assert logits.grad[1, 6] > 0.0
     assert logits.grad[0, 1] < 0.0
+
+
+def test_speech_is_told_from_other_sounds_in_training_already(trainer):
+    states, model = trainer.maker.sources.states, trainer.network.model
+    rng = np.random.default_rng(7)
+    clips = [samples_of(item) for item in trainer.data.train[:12]]
+    sounds = [
+        torch.from_numpy(states.encode(other_sound(clip, rng)).astype(np.float32)) for clip in clips
+    ]
+    heard = [torch.from_numpy(states.statistics(item, 0)) for item in trainer.data.train]
+    other = [voice_statistics(s[None], torch.ones(1, len(s), dtype=torch.bool))[0] for s in sounds]
+    baseline = model.baseline
+
+    def logit(statistics: list[torch.Tensor]) -> torch.Tensor:
+        difference = (torch.stack(statistics) - baseline.population) / baseline.deviation
+        return model.speech(baseline.read(difference)).detach().squeeze(1)
+
+    assert (logit(heard) > 0).float().mean() > 0.8
+    assert (logit(other) < 0).float().mean() > 0.6
+
+
+def test_other_sounds_are_of_many_kinds_and_repeat_with_their_generator(trainer):
+    clip = samples_of(trainer.data.train[0])
+    sounds = [other_sound(clip, np.random.default_rng(k)) for k in range(25)]
+    np.testing.assert_array_equal(sounds[3], other_sound(clip, np.random.default_rng(3)))
+    assert len({len(sound) for sound in sounds}) > 20
+    for sound in sounds:
+        assert np.isfinite(sound).all()
+        assert np.abs(sound).max() == pytest.approx(0.3, abs=1e-5)

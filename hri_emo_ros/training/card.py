@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,7 @@ def write_card(
     earlier = _earlier(recipe)
     trained, validated = _counts([result, *earlier])
     lines += [
-        f"| {name} | {_LICENCES.get(name, 'unknown')} | {trained.get(name, 0)} | "
-        f"{validated.get(name, 0)} |"
+        f"| {name} | {_LICENCES.get(name, 'unknown')} | {trained[name]} | {validated[name]} |"
         for name in dict.fromkeys([*trained, *validated])
     ]
     licences = {_LICENCES.get(name, "unknown") for name in trained}
@@ -135,25 +135,17 @@ def _earlier(recipe: Recipe) -> list[dict[str, Any]]:
     for part in ("audio", "text"):
         bundle = getattr(recipe.pretrained, part)
         folders += [Path(bundle).parent] if bundle else []
-    return list(_read(dict.fromkeys(folders)))
+    files = dict.fromkeys(folder / "metrics.json" for folder in folders)
+    read = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    return [metrics for metrics in read if "validation" in metrics]
 
 
-def _read(folders: Iterable[Path]) -> Iterable[dict[str, Any]]:
-    for folder in folders:
-        file = folder / "metrics.json"
-        if file.is_file():
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-            if "validation" in metrics:
-                yield metrics
-
-
-def _counts(results: Sequence[dict[str, Any]]) -> tuple[dict[str, int], dict[str, int]]:
+def _counts(results: Sequence[dict[str, Any]]) -> list[Counter[str]]:
     """Most items of each corpus that any run has trained on, and validated on."""
-    sides: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    sides: list[Counter[str]] = [Counter(), Counter()]
     for result in results:
-        for side, key in zip(sides, ("train_by_corpus", "validation_by_corpus"), strict=True):
-            for name, count in result[key].items():
-                side[name] = max(side.get(name, 0), count)
+        sides[0] |= Counter(result["train_by_corpus"])
+        sides[1] |= Counter(result["validation_by_corpus"])
     return sides
 
 

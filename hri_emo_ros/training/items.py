@@ -144,7 +144,6 @@ def balance_weights(items: Sequence[Item], exponent: float) -> dict[str, float]:
 
 def labels_of_corpora(items: Sequence[Item]) -> dict[str, list[bool]]:
     """Of types.LABELS, those that occur in each corpus."""
-    occur: dict[str, np.ndarray] = {}
-    for item in items:
-        occur[item.corpus] = occur.get(item.corpus, 0.0) + np.asarray(item.target)
-    return {corpus: (sums > 0.0).tolist() for corpus, sums in occur.items()}
+    names = dict.fromkeys(item.corpus for item in items)
+    targets = {name: [item.target for item in items if item.corpus == name] for name in names}
+    return {name: (np.sum(rows, axis=0) > 0.0).tolist() for name, rows in targets.items()}

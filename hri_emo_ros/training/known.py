@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from hri_emo_ros.voices.baseline import Baseline, BaselineConfig, combine
 _TOGETHER = 4
 """Speakers in a room."""
 _NEUTRAL = LABELS.index("neutral")
-_LEAST_CLIPS = 5
-"""Of a speaker, to say how much a voice's utterances differ."""
 
 _NOTHING, _NOBODY = 0.25, 0.35
 """Chances that nothing is known of the voice, and that nobody else was heard in the room."""
@@ -79,13 +77,13 @@ class Known:
         states: with the statistics of every item and version.
         rooms: who is together.
         items: that are heard; those without a speaker are judged as strangers'.
-        population: [D]; None measures it, and `deviation`, on these items.
         versions: changed versions that are loaded.
+        population: [D].
     """
 
     def __init__(
         self, config: BaselineConfig, states: VoiceStates, rooms: Rooms, items: Sequence[Item],
-        versions: int, population: FloatArray | None = None,
+        versions: int, population: FloatArray,
     ) -> None:  # fmt: skip
         self.config, self.states, self.items = config, states, list(items)
         self._index = {item.id: k for k, item in enumerate(items)}
@@ -95,26 +93,7 @@ class Known:
             Crowd(speakers, [rooms(item, v) for item in items], neutral)
             for v in range(versions + 1)
         ]
-        self.deviation: FloatArray | None = None
-        if population is None:
-            population, self.deviation = self._measure()
         self.population = population
-
-    def _measure(self) -> tuple[FloatArray, FloatArray]:
-        """Mean of the corpora's means of their speakers' means, and root mean square over speakers of the
-        deviation within each; of clean clips."""
-        by: dict[tuple[str, str], list[FloatArray]] = {}
-        for item in self.items:
-            voice = (item.corpus, item.speaker or item.id)
-            by.setdefault(voice, []).append(self.states.statistics(item, 0))
-        corpora: Mapping[str, list[FloatArray]] = {corpus: [] for corpus, _ in by}
-        for (corpus, _), rows in by.items():
-            corpora[corpus].append(np.mean(rows, axis=0))
-        variances = [np.var(rows, axis=0) for rows in by.values() if len(rows) >= _LEAST_CLIPS]
-        every = [self.states.statistics(item, 0) for item in self.items]
-        variance = np.mean(variances, axis=0) if variances else np.var(every, axis=0)
-        mean = np.mean([np.mean(means, axis=0) for means in corpora.values()], axis=0)
-        return mean.astype(np.float32), np.sqrt(variance + 1e-6).astype(np.float32)
 
     def draw(self, item: Item, version: int, rng: np.random.Generator) -> Baseline:
         """For training: any number, any mixture."""

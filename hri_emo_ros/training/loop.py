@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -25,6 +26,7 @@ from rich.progress import (
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank
 from hri_emo_ros.model.encoders import AudioEncoder
+from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, WaveformAugment
 from hri_emo_ros.training.batches import BatchMaker, Sources
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
@@ -49,6 +51,7 @@ from hri_emo_ros.training.predictions import (
     scores_by_corpus,
 )
 from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
+from hri_emo_ros.training.speech import fit_speech
 from hri_emo_ros.training.tensorboard import TensorBoard
 from hri_emo_ros.training.voices import ClipFacts, VoiceStates, survey, transcripts
 from hri_emo_ros.types import SAMPLE_RATE
@@ -131,24 +134,27 @@ def prepare(
         states.load(heard, maker.version, False, bar)
         sources.states = states
         if model.baseline is not None:
-            _know(recipe, network, sources, sources.rooms, voices, heard)
-    return Parts(data, network, maker, truthful, _lengths(everything, facts))
+            _know(recipe, network.model, sources, sources.rooms, voices, heard)
+    lengths = {item.id: _length(item, facts) for item in everything}
+    return Parts(data, network, maker, truthful, lengths)
 
 
 def _know(
-    recipe: Recipe, network: Network, sources: Sources, rooms: Rooms, voices: Sequence[Item],
+    recipe: Recipe, model: EmotionModel, sources: Sources, rooms: Rooms, voices: Sequence[Item],
     heard: Sequence[Item],
 ) -> None:  # fmt: skip
-    """Give the network the population that it judges voices against, and draw what is known of each."""
-    states, config, baseline = sources.states, recipe.model.baseline, network.model.baseline
+    """Give the network what it judges voices against, and draw what is known of each."""
+    states, config, bank = sources.states, recipe.model.baseline, sources.listener.bank
     assert states is not None and config is not None
-    taken = baseline.population.numpy() if recipe.pretrained.audio else None
-    known = Known(config, states, rooms, voices, states.versions, taken)
-    if known.deviation is not None:
-        population, deviation = (torch.from_numpy(v) for v in (known.population, known.deviation))
-        baseline.set(population, deviation)
-    sources.known = known
-    sources.known_validation = Known(config, states, rooms, [*voices, *heard], 0, known.population)
+    if not recipe.pretrained.audio:
+        rows = torch.from_numpy(np.stack([states.statistics(item, 0) for item in voices]))
+        model.baseline.fit(rows, [i.speaker or i.id for i in voices], [i.corpus for i in voices])
+        if bank is not None:
+            fit_speech(model, voices, states, bank, recipe.seed)
+    population = model.baseline.population.numpy()
+    sources.known = Known(config, states, rooms, voices, states.versions, population)
+    everybody = [*voices, *heard]
+    sources.known_validation = Known(config, states, rooms, everybody, 0, population)
 
 
 def _strangers(items: Sequence[Item]) -> list[Item]:
@@ -165,16 +171,10 @@ def _noises(recipe: Recipe, root: Path, voices: Sequence[Item], fusion: bool) ->
     return NoiseBank(files, root / section.folder if section.folder else None, recipe.seed)
 
 
-def _lengths(items: Sequence[Item], facts: dict[str, ClipFacts]) -> dict[str, float]:
-    lengths = {}
-    for item in items:
-        if item.audio_features is not None:
-            lengths[item.id] = float(len(item.audio_features))
-        elif item.id in facts:
-            lengths[item.id] = facts[item.id].seconds
-        else:
-            lengths[item.id] = float(len(item.text or ""))
-    return lengths
+def _length(item: Item, facts: dict[str, ClipFacts]) -> float:
+    if item.audio_features is not None:
+        return float(len(item.audio_features))
+    return facts[item.id].seconds if item.id in facts else float(len(item.text or ""))
 
 
 class Trainer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from hri_emo_ros.model.baseline import CLAMP, shares
+from hri_emo_ros.model.baseline import shares
 from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
@@ -37,7 +37,7 @@ class TrainingModule(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
         self.frozen: list[nn.Module] = []
-        for name in ("audio_head", "text_head") if freeze_heads else ():
+        for name in ("audio_head", "text_head", "speech") if freeze_heads else ("speech",):
             head = getattr(model, name, None)
             if head is not None:
                 self.frozen.append(head.requires_grad_(False))
@@ -79,8 +79,9 @@ class TrainingModule(nn.Module):
         training its networks are judged one by one: what they have in common they must not divide up."""
         model, config = self.model, self.model.config.baseline
         assert config is not None
-        usual, unit = model.baseline.known(batch.model.baseline), model.baseline.deviation
-        relative = ((statistics - usual) / unit).clamp(-CLAMP, CLAMP)
+        baseline = model.baseline
+        usual = baseline.known(batch.model.baseline)
+        relative = baseline.read((statistics - usual) / baseline.deviation)
         present = batch.model.audio_present
         known = shares(batch.model.heard, config)
         nothing = statistics.new_zeros(len(statistics), 1, 1)
@@ -91,9 +92,9 @@ class TrainingModule(nn.Module):
             return replace(unimodal_output(logits, encoded, audio=True), shares=known)
 
         if not self.training:
-            output = answer(model.audio_head(relative, known, present))
+            output = answer(model.audio_head(relative, present))
             return TrainOutput(self._judged(output, batch), output)
-        outputs = [answer(member(relative, known)) for member in model.audio_head.members]
+        outputs = [answer(member(relative)) for member in model.audio_head.members]
         judged = [self._judged(output, batch) for output in outputs]
         losses = {name: torch.stack([j[name] for j in judged]).mean() for name in judged[0]}
         return TrainOutput(losses, outputs[0])

@@ -81,7 +81,11 @@ def make_network(recipe: Recipe, data: Data, folder: Path) -> Network:
 def _copy_weights(source: EmotionModel, target: EmotionModel, part: str, name: str) -> None:
     """Copy an encoder and its head; what both have must fit whole."""
     own = target.state_dict()
-    prefixes = (f"{part}_encoder.", f"{part}_head.", *(["baseline."] if part == "audio" else []))
+    prefixes = (
+        f"{part}_encoder.",
+        f"{part}_head.",
+        *(("baseline.", "speech.") if part == "audio" else ()),
+    )
     wanted = {k: v for k, v in source.state_dict().items() if k.startswith(prefixes) and k in own}
     for key, value in wanted.items():
         if own[key].shape != value.shape:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -310,7 +309,7 @@ def parse_recipe(data: Mapping[str, Any], place: str = "the training configurati
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] == "extra_forbidden":
         parent = _section(Recipe, first["loc"][:-1])
         allowed = f", must be one of: {', '.join(parent)}" if parent else ""
         return f"unknown key '{where}'{allowed}"
@@ -332,16 +331,13 @@ def _section(model: Any, location: Sequence[str | int]) -> list[str]:
 
 def section_of(annotation: Any) -> Any:
     """The section that a key of that type holds, itself or in a list; None for a plain value."""
-    candidates = [annotation, *get_args(annotation)]
-    kinds = [c for c in candidates if isinstance(c, type)]
-    return next((c for c in kinds if issubclass(c, BaseModel) or is_dataclass(c)), None)
+    kinds = [c for c in (annotation, *get_args(annotation)) if isinstance(c, type)]
+    return next((c for c in kinds if issubclass(c, BaseModel)), None)
 
 
-def fields_of(model: Any) -> dict[str, Any]:
+def fields_of(model: type[BaseModel]) -> dict[str, Any]:
     """Keys of a section with their types."""
-    if issubclass(model, BaseModel):
-        return {name: field.annotation for name, field in model.model_fields.items()}
-    return get_type_hints(model)
+    return {name: field.annotation for name, field in model.model_fields.items()}
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from sklearn.model_selection import GroupShuffleSplit
 
 from hri_emo_ros.data.corpus import Item
@@ -16,14 +17,15 @@ from hri_emo_ros.errors import HriEmoError
 Method = Literal["folds", "grouped", "official"]
 
 
-@dataclass(frozen=True)
-class SplitRule:
+class SplitRule(BaseModel):
     """How one corpus is divided.
 
     ``folds``: the corpus's published folds, the given one is validation. ``grouped``: a share of
     the speakers, drawn by a seed. ``official``: the published train and dev parts; test is left
     alone.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     method: Method = "folds"
     validation_fraction: float = 0.2

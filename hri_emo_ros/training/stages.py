@@ -176,14 +176,10 @@ def _left_alone(recipe: Recipe, folder: Path) -> str:
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings and lists, by dotted key; an unset section is one leaf."""
-    if isinstance(value, dict):
-        pairs = [(f"{key}.{k}" if key else str(k), v) for k, v in value.items()]
-    elif isinstance(value, list):
-        pairs = [(f"{key}.{k}", v) for k, v in enumerate(value)]
-    else:
-        return {key: value}
-    return {k: v for name, inner in pairs for k, v in _flat(inner, name).items()}
+    """Leaves of nested mappings by dotted key; a list, or an unset section, is one leaf."""
+    if not isinstance(value, dict):
+        return {key.rstrip("."): value}
+    return {k: v for name, part in value.items() for k, v in _flat(part, f"{key}{name}.").items()}
 
 
 def _prepared(recipe: Recipe, out: Path, stages: Sequence[Recipe]) -> Recipe:

@@ -204,10 +204,13 @@ class VoiceStates:
         np.savez(temporary, states=states, statistics=statistics.half().numpy())
         os.replace(temporary, file)
 
-    @torch.no_grad()
     def compute(self, item: Item, condition: Condition, seeds: Seeds | None = None) -> HalfArray:
         """States [F, H] of a clip in a condition, changed where there are seeds."""
-        samples = self.listener(samples_of(item), condition, seeds, item.id)
+        return self.encode(self.listener(samples_of(item), condition, seeds, item.id))
+
+    @torch.no_grad()
+    def encode(self, samples: FloatArray) -> HalfArray:
+        """States [F, H] of any sound."""
         waveform = torch.from_numpy(np.ascontiguousarray(samples))[None]
         device = next(self.encoder.parameters()).device
         mask = torch.ones_like(waveform, dtype=torch.bool)
