@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    recall_score,
+)
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -215,6 +221,38 @@ def bootstrap_interval(
     tail = 100.0 * (1.0 - level) / 2.0
     low, high = np.nanpercentile(values, [tail, 100.0 - tail])
     return Interval(float(statistic(everything)), float(low), float(high))
+
+
+def figure_interval(
+    function: Callable[[npt.ArrayLike, npt.ArrayLike], float],
+    targets: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    groups: Sequence[str] | npt.NDArray[np.str_] | None = None,
+) -> Interval:
+    """`bootstrap_interval` of a figure of targets and predictions."""
+    true, answer = np.asarray(targets), np.asarray(predictions)
+    return bootstrap_interval(lambda rows: function(true[rows], answer[rows]), len(true), groups)
+
+
+def multilabel(present: npt.NDArray[np.bool_], probabilities: FloatArray) -> dict[str, float]:
+    """Figures of multi-label answers [n, labels] at 0.5: macro and weighted F1 over the labels that occur, the
+    mean balanced accuracy of these as ``ua`` (always "yes" gets 0.5), accuracy as ``wa``, and calibration."""
+    answer, occurs = probabilities >= 0.5, present.any(0)
+    true, said = present[:, occurs], answer[:, occurs]
+    balanced = [
+        (recall_score(t, a, zero_division=0.0) + recall_score(~t, ~a, zero_division=0.0)) / 2
+        for t, a in zip(true.T, said.T, strict=True)
+    ]
+    f1 = partial(f1_score, true, zero_division=0.0)
+    return {
+        "n": float(len(present)),
+        "ua": float(np.mean(balanced)),
+        "wa": float((present == answer).mean()),
+        "macro_f1": float(f1(said, average="macro")),
+        "weighted_f1": float(f1(said, average="weighted")),
+        "always_yes_macro_f1": float(f1(np.ones_like(true), average="macro")),
+        "ece": multilabel_ece(present, probabilities),
+    }
 
 
 def coverage_accuracy(

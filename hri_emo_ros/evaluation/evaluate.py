@@ -207,9 +207,7 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
     }
     intervals: dict[str, list[float]] = {}
     for name, function in functions.items():
-        interval = metrics.bootstrap_interval(
-            partial(_on_rows, function, true, answer), len(true), groups
-        )
+        interval = metrics.figure_interval(function, true, answer, groups)
         intervals[name] = [interval.low, interval.high]
     doubt = 1.0 - p.max(axis=1) if len(p) else np.zeros(0)
     baseline = metrics.majority(true)
@@ -253,15 +251,6 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
         **(lines := {name: found.by_fault(fault) for name, fault in _FAULTS.items()}),
         "counts": {"scored": len(true), **{name: len(entries) for name, entries in lines.items()}},
     }
-
-
-def _on_rows(
-    function: Callable[[npt.ArrayLike, npt.ArrayLike], float],
-    true: npt.NDArray[np.int64],
-    answer: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-) -> float:
-    return function(true[rows], answer[rows])
 
 
 def _ua_by(scored: Scored, answer: npt.NDArray[np.int64], key: str) -> dict[str, float]:

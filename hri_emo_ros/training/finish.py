@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.json_files import write_json
@@ -27,7 +28,6 @@ from hri_emo_ros.training.predictions import (
     Scorer,
     intervals,
     scores_by_corpus,
-    softmax,
     ua_by_group,
 )
 from hri_emo_ros.training.recipe import Recipe
@@ -176,7 +176,7 @@ def link_misclassified(folder: Path, predictions: Predictions, labels: Sequence[
     folder = folder / "misclassified"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    p = softmax(predictions.logits)
+    p = softmax(predictions.logits, axis=1)
     wrong = np.flatnonzero(p.argmax(1) != predictions.classes)
     with (folder / "misclassified.csv").open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)

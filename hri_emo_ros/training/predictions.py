@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from hri_emo_ros.data import metrics
 from hri_emo_ros.model.weights import modality_weights
@@ -131,10 +131,7 @@ class Scorer:
             values = (output.logits, batch.targets, output.audio_present, output.text_present,
                       output.gate, weight, shares)  # fmt: skip
             parts.append(
-                [
-                    v.to(v.dtype if v.dtype == torch.bool else torch.float32).cpu().numpy()
-                    for v in values
-                ]
+                [(v.float() if v.is_floating_point() else v).cpu().numpy() for v in values]
             )
             total += float(result.losses["main"]) * len(rows)
         self.module.train(was_training)
@@ -148,12 +145,6 @@ class Scorer:
         )  # fmt: skip
 
 
-def softmax(logits: FloatArray) -> np.ndarray:
-    """[N, L] probabilities in float64."""
-    z = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return np.asarray(z / z.sum(1, keepdims=True))
-
-
 def scores_by_corpus(predictions: Predictions, multi_label: bool) -> dict[str, dict[str, float]]:
     """Figures of each corpus, and of all together under ``all``."""
     score = _score_multi if multi_label else _score_single
@@ -163,7 +154,10 @@ def scores_by_corpus(predictions: Predictions, multi_label: bool) -> dict[str, d
 def _score_single(predictions: Predictions) -> dict[str, float]:
     """UA, WA, F1s, calibration error and loss, without examples whose target names no single winner."""
     clear = predictions.clear
-    true, p = predictions.classes[clear], softmax(predictions.logits[clear])
+    true, p = (
+        predictions.classes[clear],
+        softmax(predictions.logits[clear].astype(np.float64), axis=1),
+    )
     if len(true) == 0:
         return {"loss": predictions.loss}
     answer = p.argmax(1)
@@ -180,30 +174,8 @@ def _score_single(predictions: Predictions) -> dict[str, float]:
 
 
 def _score_multi(predictions: Predictions) -> dict[str, float]:
-    """Macro and weighted F1 over labels at 0.5, and the mean balanced accuracy of the labels as UA."""
-    from sklearn.metrics import f1_score, recall_score
-
-    true = predictions.targets >= 0.5
     p = 1.0 / (1.0 + np.exp(-predictions.logits.astype(np.float64)))
-    answer = p >= 0.5
-    occurs = true.any(0)
-    common = {"y_true": true[:, occurs], "y_pred": answer[:, occurs], "zero_division": 0.0}
-    balanced = [
-        (recall_score(t, a, zero_division=0.0) + recall_score(~t, ~a, zero_division=0.0)) / 2
-        for t, a in zip(true[:, occurs].T, answer[:, occurs].T, strict=True)
-    ]
-    return {
-        "n": float(len(true)),
-        "ua": float(np.mean(balanced)),  # always "yes" gets 0.5
-        "wa": float((true == answer).mean()),
-        "macro_f1": float(f1_score(average="macro", **common)),
-        "weighted_f1": float(f1_score(average="weighted", **common)),
-        "always_yes_macro_f1": float(
-            f1_score(true[:, occurs], np.ones_like(true[:, occurs]), average="macro")
-        ),
-        "ece": metrics.multilabel_ece(true, p),
-        "loss": predictions.loss,
-    }
+    return {**metrics.multilabel(predictions.targets >= 0.5, p), "loss": predictions.loss}
 
 
 def mean_over_corpora(scores: Mapping[str, Mapping[str, float]], key: str) -> float:
@@ -227,18 +199,9 @@ def intervals(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
         speakers = np.array([e.item.speaker for e in part.examples])
         groups = speakers if all(speakers) else None
         for figure, function in functions.items():
-            interval = metrics.bootstrap_interval(
-                partial(_on_rows, function, true, answer), len(true), groups
-            )
+            interval = metrics.figure_interval(function, true, answer, groups)
             result.setdefault(name, {})[figure] = [interval.low, interval.high]
     return result
-
-
-def _on_rows(
-    function: Callable[[np.ndarray, np.ndarray], float], true: np.ndarray, answer: np.ndarray,
-    rows: np.ndarray,
-) -> float:  # fmt: skip
-    return function(true[rows], answer[rows])
 
 
 def ua_by_group(predictions: Predictions) -> dict[str, dict[str, float]]:
