@@ -211,6 +211,12 @@ def test_what_is_longer_than_the_model_was_made_for_is_recognised_in_pieces(
     assert spoken[-1].start > 60.0
 
 
+def test_what_is_barely_too_long_leaves_no_scrap(moonshine: MoonshineRecogniser) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(30 * 16000 + 1).astype(np.float32)
+    noise[-330:] *= np.float32(1e-3)  # The quietest place is the very end.
+    assert not moonshine.transcribe(noise, SPOKEN).usable
+
+
 @pytest.mark.parametrize(
     "missing", ["encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"]
 )

@@ -16,9 +16,10 @@ pytest.importorskip("rclpy")
 
 from audio_common_msgs.msg import AudioInfo
 from rcl_interfaces.msg import ParameterType, ParameterValue
-from ros_playing import Heard, clips, counter, listen, pcm, play, restart, set_parameter
+from ros_playing import START_NS, Heard, clips, counter, listen, pcm, play, restart, set_parameter
 
 from hri_emo_ros.cli.main import main
+from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 from hri_emo_ros.types import FloatArray
 
@@ -187,6 +188,44 @@ def test_a_wav_header_in_the_stream_is_followed(
     status = heard.status("speech_node")
     assert status is not None
     assert counter(status, "format") == "44100 Hz, 1 ch, S16LE"
+
+
+@pytest.mark.fault(
+    "format", "AudioInfo changes while the nodes run (16 kHz, then 44.1 kHz)",
+    does="read what follows in the new format", shows="states of both; `format_changes` 1",
+)  # fmt: skip
+def test_a_changed_audio_info_is_followed(
+    graph: Graph, heard: Heard, recording: FloatArray, reference: tuple[int, int]
+) -> None:
+    play(graph, recording)
+    play(graph, recording, rate=44100, start_ns=START_NS + 10_000_000_000)
+    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    assert not any(final.abstained for final in heard.finals)
+    lengths = [samples for _, samples in heard.utterances]
+    assert abs(lengths[0] - lengths[1]) <= 1024
+    heard.statuses.clear()
+    assert graph.spin_until(lambda: heard.status("speech_node"), 10.0)
+    status = heard.status("speech_node")
+    assert status is not None
+    assert counter(status, "format_changes") == "1"
+
+
+@pytest.mark.fault(
+    "format", "AudioInfo repeated ten times a second", does="take it as no news",
+    shows="the same utterance; `format_changes` 0",
+)  # fmt: skip
+def test_a_repeated_audio_info_cuts_nothing(
+    graph: Graph, heard: Heard, recording: FloatArray, reference: tuple[int, int]
+) -> None:
+    repeated = graph.node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
+    timer = graph.node.create_timer(0.1, lambda: repeated.publish(told("S16LE")))
+    try:
+        play(graph, recording, speed=2.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    finally:
+        graph.node.destroy_timer(timer)
+        graph.node.destroy_publisher(repeated)
+    assert heard.utterances == [reference]
 
 
 def _mp3(samples: FloatArray) -> list[bytes]:

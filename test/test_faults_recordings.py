@@ -16,7 +16,10 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.cli.main import main
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
+from hri_emo_ros.evaluation.bag_source import BagSource
+from hri_emo_ros.evaluation.bags import AudioBag
 from hri_emo_ros.evaluation.rosbag_types import (
     AUDIO_DATA,
     AUDIO_DATA_STAMPED,
@@ -24,6 +27,7 @@ from hri_emo_ros.evaluation.rosbag_types import (
     AUDIO_STAMPED,
     audio_typestore,
 )
+from hri_emo_ros.parameters import defaults
 
 DATA = Path(__file__).parent / "data"
 SECOND = 1_000_000_000
@@ -367,3 +371,41 @@ def test_broken_metadata_is_no_traceback(
     assert (status == 2 and len(said.splitlines()) == 1) or (
         found == replayed(whole)[1] and "truncated" in json.dumps(report)
     )
+
+
+@pytest.mark.fault(
+    "recording", "bags whose bytes were changed, cut or overwritten at random",
+    does="read what can be read", shows="samples, where the bag breaks off, or one sentence",
+)  # fmt: skip
+def test_mutated_bags_are_never_a_traceback(recipe: BagRecipe, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seeds = []
+    for storage in ("mcap", "sqlite3"):
+        for message in ("AudioDataStamped", "AudioStamped"):
+            folder = tmp_path / f"{storage}_{message}"
+            make_bag(replace(recipe, storage=storage, message=message, gap=(0.1, 0.2)), folder)
+            seeds += [p for p in folder.iterdir() if p.suffix in (".mcap", ".db3")]
+    ends = {"whole": 0, "broken off": 0, "refused": 0}
+    for number in range(120):
+        seed = seeds[number % len(seeds)]
+        data = bytearray(seed.read_bytes())
+        where = int(rng.integers(len(data)))
+        if number % 3 == 0:
+            for place in rng.integers(min(len(data), 5000), size=12):
+                data[place] = int(rng.integers(256))
+        elif number % 3 == 1:
+            del data[where:]
+        else:
+            data[where : where + 1500] = rng.bytes(int(rng.integers(3000)))
+        file = tmp_path / f"mutated{seed.suffix}"
+        file.write_bytes(data)
+        try:
+            with AudioBag(file) as bag:
+                source = BagSource(bag, defaults("speech_node"), None, None)
+                assert all(np.isfinite(i.data).all() for i in source.inputs() if hasattr(i, "data"))
+                bag.labels()
+            ends["broken off" if source.truncated else "whole"] += 1
+        except HriEmoError as refused:
+            sentence = str(refused)
+            ends["refused"] += len(sentence.splitlines()) == 1
+    assert min(ends.values()) > 0, ends

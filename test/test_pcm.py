@@ -228,5 +228,21 @@ def test_a_wav_header_tells_the_encoding(values: dict[str, int], name: str) -> N
     "data", [wav(b"", tag=0x55), wav(b"", bits=40), b"RIFF\0\0\0\0WAVE" + bytes(70000)]
 )
 def test_a_wav_header_without_pcm_is_one_sentence(data: bytes) -> None:
-    with pytest.raises(HriEmoError, match="WAV header"):
-        PcmDecoder(PcmFormat(16000)).decode(data)
+    decoder = PcmDecoder(PcmFormat(16000))
+    for message in (data, bytes(640), bytes(640)):  # What follows is no PCM either.
+        with pytest.raises(HriEmoError, match="WAV header"):
+            decoder.decode(message)
+    assert len(decoder.decode(wav(SOUND.tobytes()))) == len(SOUND)
+
+
+def test_mutated_headers_are_one_sentence_or_samples() -> None:
+    rng = np.random.default_rng(0)
+    seed = wav(SOUND.tobytes()[:200], channels=2)
+    for _ in range(3000):
+        data = bytearray(seed)
+        for _ in range(int(rng.integers(1, 8))):
+            data[int(rng.integers(4, len(data)))] = int(rng.integers(256))
+        decoder = PcmDecoder(PcmFormat(16000))
+        with contextlib.suppress(HriEmoError):
+            for start in range(0, len(data), 64):
+                assert decoder.decode(bytes(data[start : start + 64])).ndim == 2

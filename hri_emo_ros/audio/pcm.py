@@ -226,6 +226,7 @@ class PcmDecoder:
         """Beginning of a WAV header that is not complete."""
         self._left = 0
         """Bytes that the last header announced and that have not come yet; 0 if unknown."""
+        self._refused: HriEmoError | None = None
         self._heard = 0
         self._searched = b""
         self._mp3 = False
@@ -244,12 +245,20 @@ class PcmDecoder:
         data = self._header + data
         self._header = b""
         if looks_like_wav(data):
-            header = parse_wav_header(data)
+            self._refused = None
+            try:
+                header = parse_wav_header(data)
+                if header is not None:
+                    self._follow(header)
+            except HriEmoError as error:
+                self._refused = error
+                raise
             if header is None:
                 self._header = data
                 return np.zeros((0, self.format.channels), np.float32)
-            self._follow(header)
             data = data[header.size :]
+        elif self._refused is not None:
+            raise self._refused  # What follows such a header is no PCM either.
         else:
             self._refuse_compressed(data)
         if self._left and self._left < len(data):

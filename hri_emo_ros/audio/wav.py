@@ -50,16 +50,18 @@ def parse_wav_header(data: bytes) -> WavHeader | None:
         if name == b"data":
             return _header(place, described, length)
         if place + length > _LONGEST:
-            break
+            raise _endless()
         if name == b"fmt ":
             described = data[place : place + length]
         place += length + length % 2
-    if len(data) > _LONGEST or place > _LONGEST:
-        raise HriEmoError(
-            f"the audio begins with a WAV header of more than {_LONGEST} bytes without samples: "
-            "set the capture node to send PCM without headers"
-        )
     return None
+
+
+def _endless() -> HriEmoError:
+    return HriEmoError(
+        f"the audio begins with a WAV header of more than {_LONGEST} bytes without samples: set the "
+        "capture node to send PCM without headers"
+    )
 
 
 def _header(size: int, described: bytes, length: int) -> WavHeader:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
+from numpy.lib.stride_tricks import sliding_window_view
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.errors import HriEmoError
@@ -18,6 +19,14 @@ _FRAME = 0.01
 """Seconds over which levels are taken."""
 SPEECH_RANGE_DB = 35.0
 """Frames this far below the loudest still count as speech: consonants lie about 30 dB below vowels."""
+_STEADY = 7
+"""Frames of which the median tells speech from a click."""
+_BACKGROUND_SHARE, _OVER_BACKGROUND_DB = 0.1, 6.0
+"""The quietest tenth is background; in 86 % of CREMA-D's clips it lies within the 35 dB above and a label
+by those alone would begin with the file."""
+_SURE_RANGE_DB = 15.0
+"""What is not further below the loudest is speech whatever the background, which a clip that is all speech
+does not have."""
 _CONTAINERS = (".mp4", ".mkv", ".avi", ".m4a", ".mov", ".webm")
 
 
@@ -108,10 +117,19 @@ def speech_level(samples: FloatArray, rate: int = SAMPLE_RATE) -> float:
 
 
 def speech_bounds(samples: FloatArray, rate: int) -> tuple[float, float]:
-    """Where a clean clip's speech begins and ends by its level, seconds.
+    """Where a clip's speech begins and ends by its level, seconds.
 
-    By level and not by a voice detector: labels must not come from what they are to judge.
+    By level and not by a voice detector: labels must not come from what they are to judge. Speech is
+    what is louder than the clip's own background, over 70 ms, so that a click is none.
     """
     levels = _frame_levels(samples, rate)
-    speech = np.flatnonzero(levels >= levels.max() * 10 ** (-SPEECH_RANGE_DB / 20))
+    steady = np.median(
+        sliding_window_view(np.pad(levels, _STEADY // 2, mode="edge"), _STEADY), axis=1
+    )
+    loudest = levels.max()
+    background = np.quantile(steady, _BACKGROUND_SHARE) * 10 ** (_OVER_BACKGROUND_DB / 20)
+    least = max(loudest * 10 ** (-SPEECH_RANGE_DB / 20), background)
+    speech = np.flatnonzero(steady >= min(least, loudest * 10 ** (-_SURE_RANGE_DB / 20)))
+    if len(speech) == 0:  # All of it is a click.
+        return 0.0, len(samples) / rate
     return float(speech[0] * _FRAME), min(float((speech[-1] + 1) * _FRAME), len(samples) / rate)

@@ -95,25 +95,31 @@ def typestore_for(connection: Connection, example: bytes = b"") -> Typestore:
         example: a message of the topic, which tells apart two versions of a definition.
 
     Raises:
-        HriEmoError: the bag carries none and the type is not known.
+        HriEmoError: the bag carries none and the type is not known, or one that cannot be read.
     """
     store = _base_store()
     definition = connection.msgdef
-    if definition.format is MessageDefinitionFormat.MSG:
-        types = get_types_from_msg(definition.data, connection.msgtype)
-    elif definition.format is MessageDefinitionFormat.IDL:
-        types = get_types_from_idl(definition.data)
-    elif connection.msgtype in (*AUDIO_TYPES, AUDIO_INFO):
+    if definition.format is not MessageDefinitionFormat.NONE:
+        try:
+            if definition.format is MessageDefinitionFormat.MSG:
+                types = get_types_from_msg(definition.data, connection.msgtype)
+            else:
+                types = get_types_from_idl(definition.data)
+            store.register({n: fields for n, fields in types.items() if n not in store.fielddefs})
+            return store
+        except Exception as error:  # rosbags says it in many ways.
+            raise HriEmoError(
+                f"topic '{connection.topic}': the definition of '{connection.msgtype}' in the bag cannot "
+                f"be read ({type(error).__name__})"
+            ) from error
+    if connection.msgtype in (*AUDIO_TYPES, AUDIO_INFO):
         return _audio_typestore(connection.msgtype, example)
-    elif connection.msgtype in store.fielddefs:
+    if connection.msgtype in store.fielddefs:
         return store
-    else:
-        raise HriEmoError(
-            f"topic '{connection.topic}' has the type '{connection.msgtype}', whose definition is "
-            "neither in the bag nor known here; record the bag with message definitions (mcap)"
-        )
-    store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
-    return store
+    raise HriEmoError(
+        f"topic '{connection.topic}' has the type '{connection.msgtype}', whose definition is "
+        "neither in the bag nor known here; record the bag with message definitions (mcap)"
+    )
 
 
 def message_folder(package: str = "hri_emo_msgs") -> Path:

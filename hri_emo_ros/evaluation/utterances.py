@@ -119,6 +119,7 @@ class UtteranceLog:
         self.model_id = ""
         self.labels: tuple[str, ...] = ()
         self._open: dict[int, HeardUtterance] = {}
+        self._finished: dict[int, HeardUtterance] = {}
 
     def seconds(self, stamp_ns: int) -> float:
         """A sensor stamp in the bag's time."""
@@ -138,6 +139,9 @@ class UtteranceLog:
 
     def _add_chunk(self, chunk: SpeechChunk) -> None:
         utterance = self._open.get(chunk.utterance_id)
+        if utterance is None and chunk.sequence > 0:
+            # Live, a state may overtake the last chunks: they come on topics of their own.
+            utterance = self._finished.get(chunk.utterance_id)
         if utterance is None:
             utterance = HeardUtterance(
                 chunk.utterance_id,
@@ -178,7 +182,7 @@ class UtteranceLog:
         utterance.latency = {s: float(outcome.latency.get(s, 0.0)) for s in LATENCY_STAGES}
         utterance.final = True
         self.final_states += 1
-        del self._open[outcome.utterance_id]
+        self._finished[outcome.utterance_id] = self._open.pop(outcome.utterance_id)
         return utterance
 
 
