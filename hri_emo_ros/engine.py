@@ -260,6 +260,8 @@ class EmotionEngine:
         quality = estimate.quality
         if quality is None or quality.snr_db < self._min_snr:
             return 0.0
+        if estimate.abstain_reason is AbstainReason.NOT_SPEECH:
+            return 0.0
         return float(min(1.0, quality.speech_fraction * estimate.duration / FULL_WEIGHT_SECONDS))
 
     def _tokens(self, item: ModelItem) -> EncodedText | None:
@@ -304,6 +306,7 @@ class EmotionEngine:
         thresholds = np.asarray(self.bundle.calibration.thresholds, dtype=np.float32)
         audio_present = output.audio_present.cpu().numpy()
         text_present = output.text_present.cpu().numpy()
+        speech = self._speech(output)
         estimates = []
         for row, item in enumerate(inputs):
             estimates.append(
@@ -319,7 +322,11 @@ class EmotionEngine:
                     duration=_duration(item),
                     model_id=self.model_id,
                     abstain_reason=self._abstain(
-                        item, bool(audio_present[row]), bool(text_present[row]), float(p[row].max())
+                        item,
+                        bool(audio_present[row]),
+                        bool(text_present[row]),
+                        float(p[row].max()),
+                        bool(speech[row]),
                     ),
                     quality=item.quality,
                     transcript=item.transcript,
@@ -328,8 +335,20 @@ class EmotionEngine:
             )
         return estimates
 
+    def _speech(self, output: ModelOutput) -> np.ndarray:
+        """[B] bool: false where a sound was heard that is no speech."""
+        if output.speech is None:
+            return np.ones(len(output.logits), dtype=bool)
+        speech = torch.sigmoid(output.speech) >= self.bundle.calibration.speech_threshold
+        return (speech | ~output.audio_present).cpu().numpy()
+
     def _abstain(
-        self, item: EngineInput, audio_present: bool, text_present: bool, confidence: float
+        self,
+        item: EngineInput,
+        audio_present: bool,
+        text_present: bool,
+        confidence: float,
+        speech: bool,
     ) -> AbstainReason:
         """The first reason that applies, from "there is nothing" to "the model is not sure"."""
         quality = item.quality
@@ -343,6 +362,8 @@ class EmotionEngine:
             # With words the noise costs only the voice, and the gate knows about it.
             if not text_present and quality.snr_db < self._min_snr:
                 return AbstainReason.TOO_NOISY
+        if not speech:
+            return AbstainReason.NOT_SPEECH
         if confidence < self._min_confidence:
             return AbstainReason.LOW_CONFIDENCE
         return AbstainReason.NONE

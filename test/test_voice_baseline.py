@@ -12,7 +12,7 @@ from hri_emo_ros.model.baseline import RelativeStates, shares, voice_statistics
 from hri_emo_ros.model.batch import ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle, save_bundle
 from hri_emo_ros.model.config import ContextConfig
-from hri_emo_ros.types import SignalQuality, Transcript
+from hri_emo_ros.types import AbstainReason, SignalQuality, Transcript
 from hri_emo_ros.voices.baseline import Baseline, BaselineConfig, Heard
 
 GOOD = SignalQuality(snr_db=20.0, level_dbfs=-25.0, clipped_fraction=0.0, speech_fraction=0.9)
@@ -175,6 +175,20 @@ def test_a_bundle_keeps_what_is_usual(tmp_path, engine):
     expected = engine.estimate(voice(1.2), WORDS, GOOD, voice=heard(engine, 4.0))
     actual = EmotionEngine(loaded).estimate(voice(1.2), WORDS, GOOD, voice=heard(engine, 4.0))
     np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=5e-3)
+
+
+def test_a_sound_that_is_no_speech_is_not_judged_and_teaches_nothing():
+    bundle = relative_bundle()
+    heard_as = {}
+    for threshold in (0.0, 1.0):
+        bundle.calibration = bundle.calibration.model_copy(update={"speech_threshold": threshold})
+        heard_as[threshold] = EmotionEngine(bundle).estimate(voice(1.2), WORDS, GOOD)
+    assert heard_as[0.0].abstain_reason is AbstainReason.NONE
+    assert heard_as[0.0].baseline_weight == 1.0
+    assert heard_as[1.0].abstain_reason is AbstainReason.NOT_SPEECH
+    assert heard_as[1.0].baseline_weight == 0.0
+    written = EmotionEngine(bundle).estimate(None, WORDS)
+    assert written.abstain_reason is AbstainReason.NONE
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ class Calibration(BaseModel):
     """[labels]; probability at which an emotion counts as present."""
     abstain_confidence: float = Field(default=0.0, ge=0.0, le=1.0)
     """Top probability below which the estimate should not be acted on."""
+    speech_threshold: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Probability of speech below which a sound is taken for another one; 0 takes all for speech."""
 
     @model_validator(mode="after")
     def _check(self) -> Calibration:
