@@ -16,6 +16,7 @@ from hri_emo_ros.types import (
     SignalQuality,
     Transcript,
 )
+from hri_emo_ros.voices.baseline import Heard
 
 LATENCY_STAGES = ("queue", "asr", "wait", "audio_encoder", "text_encoder", "fusion", "total")
 """Keys of `Outcome.latency`, always all of them; seconds, 0 for a stage that did not run."""
@@ -36,6 +37,8 @@ class Estimator(Protocol):
         transcript: Transcript | None,
         quality: SignalQuality | None = None,
         explain: bool = False,
+        voice: Heard | None = None,
+        room: Heard | None = None,
     ) -> EmotionEstimate: ...
 
 

@@ -20,7 +20,7 @@ from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
-from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
+from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline, run_whole
 from hri_emo_ros.types import Fault, FloatArray, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import from_outcome
 from hri_emo_ros.view.terminal import history_table, now_panel
@@ -85,16 +85,20 @@ def run(args: argparse.Namespace) -> int:
     clips = [(path, *read_samples(path)) for path in args.clips]
     engine = load_engine(values["emotion_node"])
     recogniser = None if args.text is not None else make_recogniser(values["asr_node"])
+    if args.text is not None:
+        values["emotion_node"]["transcript.source"] = "transcript"
+    # One for all clips: a voice that was in one is known in the next.
+    joiner = UtteranceJoiner(engine, values["emotion_node"], lambda outcome: None, live=False)
     results = []
     for path, samples, rate in clips:
         if args.whole or args.text is not None:
             mono = read_audio(path, channel)
-            outcomes = [estimate_whole(mono, args.text, engine, recogniser)]
+            outcomes = [estimate_whole(mono, args.text, joiner, recogniser)]
         else:
             front_end = AudioFrontEnd(values["speech_node"])
             front_end.set_format(float_format(rate, samples.shape[1]))
             inputs = file_blocks(samples, rate)
-            outcomes = list(estimate_utterances(inputs, front_end, values, engine, recogniser))
+            outcomes = list(estimate_utterances(inputs, front_end, joiner, recogniser))
             for fault in front_end.faults.values():
                 print(f"{path}: {fault}", file=sys.stderr)
         results.append((path, outcomes))
@@ -114,17 +118,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def estimate_whole(
-    samples: FloatArray, text: str | None, engine: EmotionEngine, recogniser: Recogniser | None
+    samples: FloatArray, text: str | None, joiner: UtteranceJoiner, recogniser: Recogniser | None
 ) -> Outcome:
     """A clip as one utterance."""
     transcript = Transcript(text) if text is not None else None
     if transcript is None and recogniser is not None:
         transcript = recogniser.transcribe(samples, measure_quality(samples))
-    estimate = engine.estimate(samples, transcript)
-    asr = transcript.latency if transcript else 0.0
-    latency = {"asr": asr, **estimate.latency}
-    latency["total"] = sum(v for k, v in latency.items() if k != "total")
-    return Outcome(1, "final", 0, estimate, latency)
+    return _checked(run_whole(samples, transcript, joiner))
 
 
 def file_blocks(samples: FloatArray, rate: int) -> Iterator[AudioMessage]:
@@ -137,17 +137,19 @@ def file_blocks(samples: FloatArray, rate: int) -> Iterator[AudioMessage]:
 def estimate_utterances(
     inputs: Iterator[AudioMessage],
     front_end: AudioFrontEnd,
-    values: dict[str, dict[str, Any]],
-    engine: EmotionEngine,
+    joiner: UtteranceJoiner,
     recogniser: Recogniser | None,
 ) -> Iterator[Outcome]:
     """The final outcome of every utterance that the segmenter finds in a clip."""
-    joiner = UtteranceJoiner(engine, values["emotion_node"], lambda outcome: None, live=False)
     for record in run_offline(inputs, front_end, recogniser, joiner):
         if isinstance(record, Outcome) and record.stage == "final":
-            if record.error:
-                raise HriEmoError(f"the estimate failed: {record.error}")
-            yield record
+            yield _checked(record)
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    if outcome.error:
+        raise HriEmoError(f"the estimate failed: {outcome.error}")
+    return outcome
 
 
 def _file_json(path: Path, outcomes: list[Outcome]) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class HeardUtterance:
     speech_fraction: float = 1.0
     latency: dict[str, float] = field(default_factory=dict)
     """Seconds by stage (`pipeline.LATENCY_STAGES`)."""
+    voice_id: str = ""
+    """Who spoke; empty where it could not be told."""
+    voice_utterances: int = 0
+    """Earlier utterances of that voice which this one was judged against."""
     provisional: list[ProvisionalState] = field(default_factory=list)
     final: bool = False
     """The final state has come."""
@@ -214,6 +218,8 @@ def _add_estimate(utterance: HeardUtterance, estimate: EmotionEstimate) -> None:
     if estimate.computed:
         utterance.probabilities = [float(p) for p in estimate.probabilities]
         utterance.dominant = estimate.dominant
+    utterance.voice_id = estimate.voice_id
+    utterance.voice_utterances = estimate.voice_utterances
     utterance.uncertainty = float(estimate.uncertainty)
     utterance.audio_weight = float(estimate.audio_weight)
     utterance.text_weight = float(estimate.text_weight)

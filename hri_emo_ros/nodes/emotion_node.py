@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from std_msgs.msg import String
 
 from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
+from hri_emo_msgs.srv import ForgetVoices
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
@@ -25,6 +28,8 @@ TICK = 0.02
 """Seconds between looks for utterances whose wait for words is over."""
 LOOK = 0.5
 """Seconds between looks at whether anybody publishes words."""
+FORGET_WAIT = 10.0
+"""Seconds that a request to forget waits for the utterance in work."""
 QUEUE = 4000
 """Messages that may wait while the model works: a quarter of an hour of speech."""
 
@@ -44,6 +49,7 @@ class EmotionNode(HriNode):
         self._inputs: list[AdaptiveSubscription] = []
         self._words: AdaptiveSubscription | None = None
         self._look: Any = None
+        self._forget: Any = None
         self._stream = ""
         self._frame = ""
         self._announced: TranscriptMsg | None = None
@@ -65,6 +71,7 @@ class EmotionNode(HriNode):
         self._explanations = self.create_lifecycle_publisher(
             EmotionExplanation, "emotion_explanation", qos.EMOTION
         )
+        self._forget = self.create_service(ForgetVoices, "~/forget_voices", self._on_forget)
         self._worker = Worker(
             "emotion",
             lambda job: job(),
@@ -126,6 +133,9 @@ class EmotionNode(HriNode):
             self._worker.drain(5.0)
 
     def dismantle(self) -> None:
+        if self._forget is not None:
+            self.destroy_service(self._forget)
+            self._forget = None
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -152,6 +162,7 @@ class EmotionNode(HriNode):
             "labels": ", ".join(engine.labels),
             "utterances in work": joiner.in_work,
             "messages waiting": int(self._worker.waiting) if self._worker else 0,
+            "voices known": len(joiner.voices.names) if joiner.voices else 0,
             **joiner.counters,
         }
 
@@ -165,6 +176,33 @@ class EmotionNode(HriNode):
 
     def _on_string(self, message: String) -> None:
         self._put(self._take_string, message)
+
+    def _on_forget(
+        self, request: ForgetVoices.Request, response: ForgetVoices.Response
+    ) -> ForgetVoices.Response:
+        joiner, worker = self._joiner, self._worker
+        if joiner is None or worker is None:
+            response.message = "emotion_node is not configured and knows no voices"
+            return response
+        done = threading.Event()
+
+        def forget() -> None:
+            try:
+                response.forgotten = joiner.forget_voices(request.voice_id)
+                response.success = response.forgotten > 0 or not request.voice_id
+                what = f"voice '{request.voice_id}' is not known; " if not response.success else ""
+                response.message = f"{what}{response.forgotten} voice(s) forgotten"
+            except HriEmoError as error:
+                response.message = str(error)
+            finally:
+                done.set()
+
+        worker.put(forget)
+        if not done.wait(FORGET_WAIT):
+            response.message = (
+                "emotion_node is busy; the voice is forgotten after the utterance in work"
+            )
+        return response
 
     def _put(self, take: Callable[[Any, float], None], message: Any) -> None:
         if self.state == "active" and self._worker is not None:

@@ -282,6 +282,26 @@ EMOTION_NODE: tuple[Parameter, ...] = (
     ),
     P("explanation.enabled", False, "Publish an EmotionExplanation with every final state."),
     P(
+        "voices.enabled",
+        True,
+        "Tell voices apart and judge each by how it usually sounds; off forgets them.",
+    ),
+    P("voices.max", 16, "Voices kept; of more, the one heard longest ago is forgotten.", 1, 64),
+    P(
+        "voices.forget_after",
+        0.0,
+        "Time without a word after which a voice is forgotten, h; 0 never.",
+        0.0,
+        100000.0,
+    ),
+    P(
+        "voices.profiles",
+        "",
+        "File that keeps the voices for the next start (statistics and an embedding of each, no audio); "
+        "empty writes nothing.",
+        read_only=True,
+    ),
+    P(
         "utterance.queue",
         16,
         "Utterances in work; the oldest beyond it is finished without words.",

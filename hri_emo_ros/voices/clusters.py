@@ -155,6 +155,18 @@ def cluster(between: FloatArray, items: Sequence[Points], threshold: float) -> l
     return [sorted(members[i]) for i in np.flatnonzero(alive)]
 
 
+def ratio(between: FloatArray, one: Points, other: Points) -> float:
+    """Log likelihood ratio of two groups being one voice to their being two."""
+    parts = (one, other, one + other)
+    first, second, both = _evidence(
+        between,
+        np.array([p.count for p in parts]),
+        np.stack([p.total for p in parts]),
+        np.array([p.square for p in parts]),
+    )
+    return float(both - first - second)
+
+
 def affinity(between: FloatArray, point: Array, group: Points, most: float) -> float:
     """Log density of an utterance [d] given others of its voice, those counting as at most `most`."""
     seen = group.capped(most)

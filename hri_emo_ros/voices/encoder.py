@@ -24,6 +24,8 @@ STEP = 77
 """Frames from one window to the next at most, as Resemblyzer's 1.3 windows a second."""
 MOST_SECONDS = 6.0
 """Of speech are read; more makes the vector little better and costs 5 ms a second."""
+_LONGEST = 9.0
+"""Seconds of audio in which they are looked for."""
 _LEVEL = 10 ** (-23 / 20)
 """RMS to which the speech is brought (-23 dBFS): the encoder reads power, not its logarithm. Equal error
 rates on acted speech are flat from -25 to -20 dBFS and 1 to 2 points higher at Resemblyzer's -30."""
@@ -45,6 +47,9 @@ class Embedding:
     """Speech that it was made of, s."""
 
 
+NOTHING = Embedding(np.zeros(SIZE, np.float32), 0.0)
+
+
 class SpeakerEncoder:
     """Turns an utterance into a vector; the nearer two are, the more alike are the voices.
 
@@ -64,7 +69,7 @@ class SpeakerEncoder:
         speech, seconds = _speech_of(samples)
         level = float(np.sqrt(np.mean(np.square(speech, dtype=np.float64)))) if len(speech) else 0.0
         if level < 1e-5:
-            return Embedding(np.zeros(SIZE, np.float32), 0.0)
+            return NOTHING
         mels = mel_spectrogram(speech * np.float32(_LEVEL / level))
         after = max(0, len(mels) - WINDOW)
         starts = np.linspace(0, after, 1 + math.ceil(after / STEP)).round().astype(int)
@@ -76,6 +81,7 @@ class SpeakerEncoder:
 
 def _speech_of(samples: FloatArray) -> tuple[FloatArray, float]:
     """The first seconds of speech, [n], and how many seconds of it the detector heard."""
+    samples = samples[: round(_LONGEST * SAMPLE_RATE)]
     gain = max(
         1.0,
         _DETECTOR_PEAK / max(float(np.abs(samples).max(initial=0.0)), _DETECTOR_PEAK / _MOST_GAIN),
@@ -84,7 +90,7 @@ def _speech_of(samples: FloatArray) -> tuple[FloatArray, float]:
     if not len(frames):
         return samples, 0.0
     speech = SileroVad().probabilities(frames * np.float32(gain)) >= _SPEECH
-    near = np.convolve(speech, np.ones(2 * _AROUND + 1), "same") > 0
+    near = np.convolve(speech, np.ones(2 * _AROUND + 1))[_AROUND : _AROUND + len(frames)] > 0
     most = round(MOST_SECONDS * SAMPLE_RATE)
     kept = frames[near].reshape(-1)[:most]
     return kept, min(float(speech.sum()) * FRAME / SAMPLE_RATE, len(kept) / SAMPLE_RATE)

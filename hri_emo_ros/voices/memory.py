@@ -9,8 +9,16 @@ import numpy as np
 
 from hri_emo_ros.types import FloatArray, SignalQuality
 from hri_emo_ros.voices.baseline import Heard
-from hri_emo_ros.voices.clusters import Array, Points, VoiceSpace, affinity, cluster, voice_space
-from hri_emo_ros.voices.encoder import Embedding, SpeakerEncoder
+from hri_emo_ros.voices.clusters import (
+    Array,
+    Points,
+    VoiceSpace,
+    affinity,
+    cluster,
+    ratio,
+    voice_space,
+)
+from hri_emo_ros.voices.encoder import NOTHING, Embedding, SpeakerEncoder
 
 LEAST_SPEECH = 0.8
 """Seconds of speech below which nobody is told by the voice."""
@@ -18,10 +26,13 @@ LEAST_SNR = 3.0
 """dB below which nobody is."""
 _KEPT = 64
 """Utterances kept one by one, so that they can still change voice."""
-_JOIN = -30.0
+_JOIN = -5.0
 """Log likelihood ratio at which two groups are one voice."""
-_LEAST_GROUP = 4
+_LEAST_GROUP = 5
 """Utterances that make a new voice, once there is one."""
+_FAR, _LEAST_FAR = -25.0, 2
+"""So many are enough where the ratio to every voice known is below this: of one voice in another emotion, half a
+percent of utterances are below -12."""
 _TEMPER = 0.2
 """Power of the likelihoods when utterances are compared: what one emotion does to a voice is common to all
 frames and directions, so they say less than they seem to."""
@@ -95,19 +106,18 @@ class VoiceMemory:
     Args:
         most_voices: more are not kept; the one heard longest ago is forgotten.
         forget_after: seconds without a word after which a voice is forgotten; 0 never.
+        counters: what happens is counted here, under keys beginning with ``voice``.
         space: in which voices are compared; the package's own unless an evaluation leaves speakers out.
     """
 
     most_voices: int = 16
     forget_after: float = 0.0
     space: VoiceSpace = field(default_factory=lambda: voice_space())
-    counters: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("voices_found", "voices_forgotten", "voices_joined", "voice_unsure"), 0
-        )
-    )
+    counters: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("voices_found", "voices_forgotten", "voices_joined", "voice_unsure"):
+            self.counters.setdefault(name, 0)
         self._encoder = SpeakerEncoder()
         self._recent: list[_Utterance] = []
         self._voices: dict[str, Voice] = {}
@@ -115,6 +125,11 @@ class VoiceMemory:
         """Of utterances without a voice that are no longer kept one by one."""
         self._numbers = 0
         self._next = 1
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the voices known."""
+        return list(self._voices)
 
     @property
     def voices(self) -> dict[str, Voice]:
@@ -147,24 +162,33 @@ class VoiceMemory:
         stamp_ns: int = 0,
         final: bool = True,
     ) -> Speaker:
-        """Say whose an utterance is.
+        """`embed` and `place` at once."""
+        return self.place(self.embed(samples, quality), stamp_ns, final)
+
+    def embed(self, samples: FloatArray, quality: SignalQuality | None = None) -> Embedding:
+        """What an utterance tells of its speaker.
 
         Args:
             samples: [n] float32, 16 kHz mono.
-            quality: of the samples; below 3 dB nobody is told.
+            quality: of the samples; below 3 dB they tell nothing.
+        """
+        if quality is not None and quality.snr_db < LEAST_SNR:
+            return NOTHING
+        return self._encoder.embed(samples)
+
+    def place(self, embedding: Embedding, stamp_ns: int = 0, final: bool = True) -> Speaker:
+        """Say whose an utterance is.
+
+        Args:
+            embedding: of `embed`; with less than 0.8 s of speech nobody is told.
             stamp_ns: when it was spoken, ns.
-            final: whether it is whole and to be remembered; otherwise nothing changes.
+            final: whether the utterance is whole and to be remembered; otherwise nothing changes.
         """
         if final:
             self._forget_silent(stamp_ns)
-        if quality is not None and quality.snr_db < LEAST_SNR:
-            return self._unheard(final)
-        return self.place(self._encoder.embed(samples), stamp_ns, final)
-
-    def place(self, embedding: Embedding, stamp_ns: int = 0, final: bool = True) -> Speaker:
-        """`identify` from an embedding on."""
         if embedding.seconds < LEAST_SPEECH:
-            return self._unheard(final)
+            self.counters["voice_unsure"] += final
+            return NOBODY
         utterance = _Utterance(-1, self.space.place(embedding.vector), embedding.seconds)
         return self._remember(utterance, stamp_ns) if final else self._guess(utterance)
 
@@ -172,7 +196,7 @@ class VoiceMemory:
         """Take what an utterance gave into its voice's baseline.
 
         Args:
-            speaker: as `identify` returned it for a final utterance.
+            speaker: as `place` returned it for a final utterance.
             statistics: [D], the same D in every call.
             weight: how much it counts, [0, 1].
         """
@@ -203,10 +227,6 @@ class VoiceMemory:
         self.counters["voices_forgotten"] += count
         return count
 
-    def _unheard(self, final: bool) -> Speaker:
-        self.counters["voice_unsure"] += final
-        return NOBODY
-
     def _guess(self, utterance: _Utterance) -> Speaker:
         groups = self._groups([*self._recent, utterance])
         names = {k: name for k, name in self._named(groups).items() if name in self._voices}
@@ -220,8 +240,7 @@ class VoiceMemory:
         groups = self._groups(self._recent)
         names = self._named(groups)
         for k, group in enumerate(groups):
-            large = len(group.members) >= (_LEAST_GROUP if self._voices else 1)
-            if k not in names and large:
+            if k not in names and self._proven(group, [groups[i] for i in names]):
                 names[k] = self._new_voice(stamp_ns)
         for k, group in enumerate(groups):
             for member in group.members:
@@ -249,6 +268,16 @@ class VoiceMemory:
         while len(self._voices) > self.most_voices:
             others = [name for name in self._voices if name != speaking]
             self.forget(min(others, key=lambda name: self._voices[name].last_heard_ns))
+
+    def _proven(self, group: _Group, voices: list[_Group]) -> bool:
+        """Whether a group is a voice of its own beside those known."""
+        size = len(group.members)
+        if not voices or size >= _LEAST_GROUP:
+            return True
+        own = _total(group.points)
+        return size >= _LEAST_FAR and all(
+            ratio(self.space.between, own, _total(voice.points)) < _FAR for voice in voices
+        )
 
     def _new_voice(self, stamp_ns: int) -> str:
         name = f"v{self._next}"
