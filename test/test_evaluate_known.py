@@ -154,3 +154,14 @@ def test_context_is_what_was_said_before_in_the_conversation(tmp_path):
     path.write_text("path,emotion,text,turn\n,joy,a,x\n")
     with pytest.raises(HriEmoError, match=r"line 2: turn is 'x', must be a number"):
         read_manifest(path).strictly()
+
+
+def test_in_order_voices_are_told_and_remembered_as_they_come(bundle, manifest, tmp_path):
+    result = run(bundle, manifest, tmp_path / "a.json", "--in-order")
+    assert result["n"] == 15
+    told = result["in_order"]
+    assert len(told["voice_ids"]) == 15
+    assert told["without_voice"] == told["voice_ids"].count("")
+    strange = run(bundle, manifest, tmp_path / "b.json")
+    assert result["items"][0]["probabilities"] == strange["items"][0]["probabilities"]
+    assert result["items"][14]["probabilities"] != strange["items"][14]["probabilities"]

@@ -31,6 +31,7 @@ from hri_emo_ros.training.predictions import (
     ua_by_group,
 )
 from hri_emo_ros.training.recipe import Recipe
+from hri_emo_ros.training.speech import SPEECH_THRESHOLD
 
 METRICS_FILE, BUNDLE, MANIFEST = "metrics.json", "bundle", "validation.csv"
 
@@ -94,6 +95,8 @@ def finish(
     calibration = Calibration.identity(len(labels))
     if fitted is not None:
         calibration, result["calibration"] = fitted
+    if recipe.model.uses_audio and recipe.model.baseline is not None:
+        calibration = calibration.model_copy(update={"speech_threshold": SPEECH_THRESHOLD})
     if single and predictions is not None and not multi_label:
         result["conditions"] = condition_report(
             scorer, conditions, predictions.examples, calibration
