@@ -15,8 +15,8 @@ from scipy.stats import multivariate_normal
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.cli.main import main
+from hri_emo_ros.data.noise import NoiseSource, mix
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.noise import NoiseSource, mix
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner, run_whole
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, SignalQuality, SpeechChunk
 from hri_emo_ros.voices.baseline import Heard

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from hri_emo_ros.audio.files import read_audio
-from hri_emo_ros.evaluation.noise import NoiseSource, mix
+from hri_emo_ros.data.noise import NoiseSource, mix
 from hri_emo_ros.types import SAMPLE_RATE
 from hri_emo_ros.voices.encoder import SpeakerEncoder
 

@@ -19,9 +19,9 @@ from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.vad import SileroVad
-from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
+from hri_emo_ros.data.clips import read_clip
+from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag, spoken
 from hri_emo_ros.evaluation.bags import AudioBag, Sound
-from hri_emo_ros.evaluation.clips import read_clip, read_manifest
 from hri_emo_ros.evaluation.replay import Parameters, Replayer
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import FloatArray
@@ -252,5 +252,6 @@ def default_manifest() -> Path | None:
 
 def check_clips(manifest: Path) -> None:
     """Raises HriEmoError now for a clip that would stop the bench later."""
-    for clip in read_manifest(manifest):
-        read_clip(clip, 16_000)
+    for clip in spoken(manifest):
+        assert clip.path is not None
+        read_clip(clip.path, 16_000, clip.start, clip.end)

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from hri_emo_ros.conversation import Conversation
+from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.ablation import ablation, ablation_section
 from hri_emo_ros.evaluation.bag_writer import new_bag
@@ -26,7 +27,6 @@ from hri_emo_ros.evaluation.bags import AudioBag, TruncatedBagError
 from hri_emo_ros.evaluation.emotion_bag import EmotionBagWriter
 from hri_emo_ros.evaluation.replay import Parameters, Replayer, ReplayRun
 from hri_emo_ros.evaluation.replay_report import headline, write_report
-from hri_emo_ros.evaluation.run_files import write_json
 from hri_emo_ros.pipeline import Record
 
 

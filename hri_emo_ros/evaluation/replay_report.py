@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.evaluation import svg
 from hri_emo_ros.evaluation.replay import ReplayRun
 from hri_emo_ros.evaluation.report import (
@@ -25,7 +26,6 @@ from hri_emo_ros.evaluation.report import (
     with_interval,
     write_page,
 )
-from hri_emo_ros.evaluation.run_files import write_json
 from hri_emo_ros.evaluation.timeline import timeline
 from hri_emo_ros.evaluation.utterances import HeardUtterance
 

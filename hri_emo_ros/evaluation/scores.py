@@ -12,7 +12,7 @@ import jiwer
 import numpy as np
 import numpy.typing as npt
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 from hri_emo_ros.evaluation.matching import Match
 from hri_emo_ros.evaluation.utterances import HeardUtterance
 from hri_emo_ros.pipeline import LATENCY_STAGES

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.data.clips import decode
+from hri_emo_ros.data.manifest import Row
+from hri_emo_ros.data.metrics import bootstrap_interval
+from hri_emo_ros.data.noise import mix
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.evaluate import Row, noise_of, read_rows
-from hri_emo_ros.evaluation.metrics import bootstrap_interval
-from hri_emo_ros.evaluation.noise import mix
+from hri_emo_ros.evaluation.evaluate import noise_of, read_rows
 from hri_emo_ros.types import SAMPLE_RATE
 from hri_emo_ros.voices.clusters import VoiceSpace
 from hri_emo_ros.voices.encoder import Embedding, SpeakerEncoder
@@ -149,7 +150,7 @@ def _by_speaker(
     clips: dict[str, list[_Clip]] = {}
     for row in rows:
         assert row.path is not None
-        samples = read_audio(row.path)[: round(min(row.seconds, 60.0) * SAMPLE_RATE)]
+        samples = decode(row.path, row.start, row.end, min(row.seconds, 60.0))
         if source is not None and snr_db is not None:
             samples = mix(samples, source.take(len(samples)), snr_db)
         seconds = len(samples) / SAMPLE_RATE
