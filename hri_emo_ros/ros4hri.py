@@ -103,7 +103,7 @@ def _periodicity(frame: npt.NDArray[np.float64]) -> tuple[float, int]:
     """(highest normalised autocorrelation, its lag in samples)."""
     window = np.hanning(len(frame))
 
-    def autocorrelation(x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    def autocorrelation(x: Any) -> npt.NDArray[np.float64]:
         spectrum = np.abs(np.fft.rfft(x, 2 * len(x))) ** 2
         raw = np.fft.irfft(spectrum)[: _LAGS[1] + 1]
         return np.asarray(raw / max(raw[0], 1e-12))

@@ -216,6 +216,8 @@ class EmotionNode(HriNode):
         def forget() -> None:
             try:
                 response.forgotten = joiner.forget_voices(request.voice_id)
+                if self._conversation is not None:
+                    self._conversation.forget(request.voice_id)
                 response.success = response.forgotten > 0 or not request.voice_id
                 what = f"voice '{request.voice_id}' is not known; " if not response.success else ""
                 response.message = f"{what}{response.forgotten} voice(s) forgotten"
