@@ -13,20 +13,29 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.audio.utterance import UtteranceBuffer
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome, abstained_estimate
 from hri_emo_ros.types import (
     SAMPLE_RATE,
     AbstainReason,
     EmotionEstimate,
+    Fault,
     SpeechChunk,
     Transcript,
     TranscriptStatus,
 )
+from hri_emo_ros.voices.encoder import Embedding
+from hri_emo_ros.voices.memory import NOBODY, Speaker, VoiceMemory
+from hri_emo_ros.voices.profiles import load_profiles, save_profiles
 
+SAVE_EVERY = 10.0
+"""Seconds between writes of the voice profiles while people speak; what is not written yet is when the stream
+ends."""
 SILENT_AFTER = 2
 """Utterances in a row for whose words the whole hold was waited in vain: a recogniser that let so many pass
 without a word of any kind is not waited for until it is heard again."""
@@ -56,6 +65,8 @@ class _Pending:
     """Time of its last sample, on the caller's clock."""
     estimated: tuple[Any, EmotionEstimate] | None = None
     """The newest estimate and what it was made of."""
+    embedding: tuple[int, Embedding] | None = None
+    """What its speaker's voice gave, and of how many samples."""
 
 
 class UtteranceJoiner:
@@ -71,6 +82,8 @@ class UtteranceJoiner:
         emit: receives each outcome.
         live: whether `now` runs with the sound. Only then do the latencies hold waiting times;
             otherwise they are times of computing.
+    Raises:
+        HriEmoError: a value or the file of profiles is refused.
     """
 
     def __init__(
@@ -98,6 +111,7 @@ class UtteranceJoiner:
                 "unmatched_transcripts",
                 "overflow",
                 "errors",
+                "profiles_not_written",
             ),
             0,
         )
@@ -112,6 +126,10 @@ class UtteranceJoiner:
         """Holds in a row at whose end nothing had been heard of a recogniser."""
         self._utterances: OrderedDict[int, _Pending] = OrderedDict()
         self._newest = 0
+        self.voices: VoiceMemory | None = None
+        """Who was heard; None where voices are not told apart (`voices.enabled`)."""
+        self._saved = -math.inf
+        self._unsaved = False
         self.configure(parameters)
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
@@ -127,6 +145,33 @@ class UtteranceJoiner:
         self._period = round(float(values["provisional.period"]) * SAMPLE_RATE)  # type: ignore[arg-type]
         self._explain = bool(values["explanation.enabled"])
         self._bound = int(values["utterance.queue"])  # type: ignore[arg-type]
+        self._configure_voices(values)
+
+    def _configure_voices(self, values: Mapping[str, Any]) -> None:
+        if not values["voices.enabled"]:
+            self.voices = None
+            return
+        self._profiles = str(values["voices.profiles"])
+        if self.voices is None:
+            voices = VoiceMemory(int(values["voices.max"]), counters=self.counters)
+            if self._profiles and self.engine is not None:
+                load_profiles(voices, Path(self._profiles), self.engine.model_id)
+            self.voices = voices
+        self.voices.most_voices = int(values["voices.max"])
+        self.voices.forget_after = float(values["voices.forget_after"]) * 3600.0
+
+    def forget_voices(self, voice_id: str = "") -> int:
+        """Forget a voice, or all of them; returns how many that were. The file of profiles forgets too.
+
+        Raises:
+            HriEmoError: the file cannot be written; the memory has forgotten all the same.
+        """
+        if self.voices is None:
+            return 0
+        count = self.voices.forget(voice_id or None)
+        if self._profiles and self.engine is not None:
+            save_profiles(self.voices, Path(self._profiles), self.engine.model_id)
+        return count
 
     @property
     def words_expected(self) -> bool:
@@ -248,6 +293,7 @@ class UtteranceJoiner:
                 self._close(pending, now)
         while self._utterances:
             self._finish_oldest(now)
+        self._save_voices(now, every=0.0)
 
     def restart(self, now: float) -> None:
         """Finish everything and forget the ids: the sender starts over."""
@@ -320,7 +366,11 @@ class UtteranceJoiner:
             self.counters["without_words"] += 1
         if pending.transcript and pending.transcript.status is TranscriptStatus.REJECTED:
             self.counters["rejected_transcripts"] += 1
-        estimate, error, seconds = self._estimate(pending, self._explain)
+        started = time.perf_counter()
+        speaker = self._speaker(pending, final=True)
+        estimate, error = self._estimate(pending, self._explain, speaker)
+        seconds = time.perf_counter() - started
+        self._learn(speaker, estimate)
         latency = self._latency(pending, estimate)
         if self.live:
             latency["wait"] = max(0.0, now - pending.closed_at)
@@ -341,11 +391,14 @@ class UtteranceJoiner:
                 error,
             )
         )
+        self._save_voices(now, every=SAVE_EVERY)
 
     def _estimate_provisional(self, pending: _Pending, now: float) -> None:
         if self.engine is None or self._unfit(pending) is not AbstainReason.NONE:
             return  # Nothing to tell before the final outcome.
-        estimate, error, seconds = self._estimate(pending, explain=False)
+        started = time.perf_counter()
+        estimate, error = self._estimate(pending, False, self._speaker(pending, final=False))
+        seconds = time.perf_counter() - started
         latency = self._latency(pending, estimate)
         if self.live:
             latency["total"] = max(0.0, now - pending.heard_until) + seconds
@@ -373,38 +426,89 @@ class UtteranceJoiner:
     def _unfit(self, pending: _Pending) -> AbstainReason:
         """Why there is no point in asking the engine."""
         words = pending.transcript is not None and pending.transcript.usable
+        if pending.audio.quality.fault is Fault.FORMAT:
+            return AbstainReason.BAD_INPUT
         if pending.audio.robot_speaking:
             return AbstainReason.ROBOT_SPEAKING
         silent = len(pending.audio) == 0 or pending.audio.quality.speech_fraction == 0.0
         return AbstainReason.NO_SPEECH if silent and not words else AbstainReason.NONE
 
-    def _estimate(self, pending: _Pending, explain: bool) -> tuple[EmotionEstimate, str, float]:
-        """The estimate, an error's text and the seconds it took."""
+    def _speaker(self, pending: _Pending, final: bool) -> Speaker:
+        """Whose the utterance is; final ones are remembered."""
+        audio = pending.audio
+        fit = self.engine is not None and self._unfit(pending) is AbstainReason.NONE
+        if self.voices is None or not fit or not len(audio):
+            return NOBODY
+        try:
+            if pending.embedding is None or pending.embedding[0] != len(audio):
+                embedding = self.voices.embed(audio.samples, audio.quality)
+                pending.embedding = (len(audio), embedding)
+            return self.voices.place(pending.embedding[1], audio.stamp_ns, final)
+        except Exception as problem:
+            self._failed(f"voice of utterance {audio.utterance_id}", problem)
+            return NOBODY
+
+    def _learn(self, speaker: Speaker, estimate: EmotionEstimate) -> None:
+        """Keep how the voice sounded."""
+        if self.voices is not None:
+            if estimate.voice_statistics is not None:
+                self.voices.learn(speaker, estimate.voice_statistics, estimate.baseline_weight)
+            self._unsaved = True
+
+    def _save_voices(self, now: float, every: float) -> None:
+        due = self._unsaved and now - self._saved >= every
+        if not due or not self._profiles or self.voices is None or self.engine is None:
+            return
+        self._saved, self._unsaved = now, False
+        try:
+            save_profiles(self.voices, Path(self._profiles), self.engine.model_id)
+        except HriEmoError as problem:
+            self.counters["profiles_not_written"] += 1
+            self.last_error = str(problem)
+            _logger.error("%s", problem)
+
+    def _estimate(
+        self, pending: _Pending, explain: bool, speaker: Speaker
+    ) -> tuple[EmotionEstimate, str]:
+        """The estimate and an error's text."""
         reason = self._unfit(pending)
         if self.engine is None:
             reason = AbstainReason.NO_MODEL
         transcript = pending.transcript
         audio = pending.audio
         # At the end of an utterance that stopped at its endpoint there is nothing new.
-        made_of = (len(audio), audio.quality, transcript, explain)
+        whose = (speaker.voice_id, speaker.utterances)
+        made_of = (len(audio), audio.quality, transcript, explain, whose)
         if pending.estimated is not None and pending.estimated[0] == made_of:
-            return pending.estimated[1], "", 0.0
-        started = time.perf_counter()
+            return pending.estimated[1], ""
         error = ""
+        voice, room = (None, None) if self.voices is None else self.voices.heard(speaker.voice_id)
+        known = 0 if voice is None else speaker.utterances
         if reason is AbstainReason.NONE and self.engine is not None:
             try:
                 samples = audio.samples if len(audio) else None
-                estimate = self.engine.estimate(samples, transcript, audio.quality, explain)
-                estimate = replace(estimate, beginning_lost=audio.beginning_lost)
+                estimate = self.engine.estimate(
+                    samples, transcript, audio.quality, explain, voice=voice, room=room
+                )
+                estimate = replace(
+                    estimate,
+                    beginning_lost=audio.beginning_lost,
+                    voice_id=speaker.voice_id,
+                    voice_utterances=known,
+                )
                 pending.estimated = (made_of, estimate)
-                return estimate, "", time.perf_counter() - started
+                return estimate, ""
             except Exception as problem:  # Whatever fails in the model, the pipeline lives on.
-                reason, error = AbstainReason.ERROR, f"{type(problem).__name__}: {problem}"
-                self.counters["errors"] += 1
-                self.last_error = error
-                _logger.error("estimate of utterance %d failed: %s", audio.utterance_id, error)
+                reason = AbstainReason.ERROR
+                error = self._failed(f"estimate of utterance {audio.utterance_id}", problem)
         estimate = abstained_estimate(self.engine, reason, audio, transcript)
-        return estimate, error, time.perf_counter() - started
+        return replace(estimate, voice_id=speaker.voice_id), error
+
+    def _failed(self, what: str, problem: Exception) -> str:
+        self.last_error = f"{type(problem).__name__}: {problem}"
+        self.counters["errors"] += 1
+        _logger.error("%s failed: %s", what, self.last_error)
+        return self.last_error
 
 
 def _append(before: Transcript, after: Transcript) -> Transcript:

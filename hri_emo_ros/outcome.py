@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from hri_emo_ros.audio.utterance import UtteranceBuffer
 from hri_emo_ros.types import (
@@ -16,6 +17,7 @@ from hri_emo_ros.types import (
     SignalQuality,
     Transcript,
 )
+from hri_emo_ros.voices.baseline import Heard
 
 LATENCY_STAGES = ("queue", "asr", "wait", "audio_encoder", "text_encoder", "fusion", "total")
 """Keys of `Outcome.latency`, always all of them; seconds, 0 for a stage that did not run."""
@@ -36,6 +38,8 @@ class Estimator(Protocol):
         transcript: Transcript | None,
         quality: SignalQuality | None = None,
         explain: bool = False,
+        voice: Heard | None = None,
+        room: Heard | None = None,
     ) -> EmotionEstimate: ...
 
 
@@ -54,6 +58,15 @@ class Outcome:
     """In final outcomes: sensor time of the end of speech, ns; 0 if unknown."""
     error: str = ""
     """What went wrong, where the estimate abstains with `AbstainReason.ERROR`."""
+
+
+def normalised_entropy(p: npt.NDArray[np.floating], multi_label: bool) -> float:
+    """[0, 1]; for multi-label the mean of the labels' binary entropies."""
+    p = np.clip(p.astype(np.float64), 1e-12, 1.0)
+    if multi_label:
+        q = np.clip(1.0 - p, 1e-12, 1.0)
+        return float(np.clip(-(p * np.log2(p) + q * np.log2(q)).mean(), 0.0, 1.0))
+    return float(np.clip(-(p * np.log(p)).sum() / np.log(len(p)), 0.0, 1.0))
 
 
 def abstained_estimate(

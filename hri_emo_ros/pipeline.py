@@ -14,6 +14,7 @@ from hri_emo_ros.asr import Recogniser
 from hri_emo_ros.asr.endpoint import EndpointRecogniser, SpeechCollector
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.joiner import UtteranceJoiner
 from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript
@@ -29,6 +30,7 @@ __all__ = [
     "TranscriptRecord",
     "UtteranceJoiner",
     "run_offline",
+    "run_whole",
 ]
 
 
@@ -68,6 +70,37 @@ class TranscriptRecord:
 
 Input = AudioMessage | RobotSpeaking | PcmFormat
 Record = SpeechChunk | TranscriptRecord | Outcome
+
+
+def run_whole(
+    samples: FloatArray,
+    transcript: Transcript | None,
+    joiner: UtteranceJoiner,
+    utterance_id: int = 1,
+    stamp_ns: int = 0,
+) -> Outcome:
+    """A clip as one utterance, whatever pauses are in it.
+
+    Args:
+        samples: [n] float32, 16 kHz mono.
+        transcript: None for voice alone.
+        joiner: made with `live=False`; goes on with the voices that it has heard.
+        utterance_id: an id that it has had begins a new stream.
+        stamp_ns: when the clip was spoken, ns.
+    """
+    outcomes: list[Outcome] = []
+    before, joiner.emit = joiner.emit, outcomes.append
+    quality = measure_quality(samples)
+    chunk = SpeechChunk(utterance_id, 0, stamp_ns, stamp_ns, 0, samples, quality, last=True)
+    now = stamp_ns * 1e-9
+    try:
+        joiner.speech(chunk, now)
+        if joiner.words_expected:
+            joiner.transcript(utterance_id, transcript, now)
+        joiner.flush(now)
+    finally:
+        joiner.emit = before
+    return outcomes[-1]
 
 
 def run_offline(

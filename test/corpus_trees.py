@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hri_emo_ros.training.corpora.mosei import write_split
+from hri_emo_ros.data.corpora.mosei import write_split
 from hri_emo_ros.types import SAMPLE_RATE
 
 RAVDESS_EMOTIONS = 8
@@ -45,6 +45,17 @@ def crema_d(root: Path) -> None:
     lines = ["ActorID,Age,Sex,Race,Ethnicity", "1001,51,Male,Caucasian,Not Hispanic"]
     lines.append("1002,21,Female,Caucasian,Not Hispanic")
     (root / "VideoDemographics.csv").write_text("\n".join(lines) + "\n")
+
+
+def banglaser(root: Path) -> None:
+    """With the folds in a manifest.csv beside the clips, as a prepared copy has them."""
+    rows = [("path", "emotion", "speaker", "fold")]
+    for speaker, fold in (("01", "1"), ("12", "2")):
+        for number, emotion in enumerate(["happy", "sad", "angry", "surprised", "neutral"], 1):
+            name = f"03-01-{number:02d}-01-01-01-{speaker}.wav"
+            tone(root / name, 200.0)
+            rows.append((name, emotion, f"banglaser_{speaker}", fold))
+    _table(root / "manifest.csv", rows)
 
 
 def emodb(root: Path) -> None:
@@ -177,7 +188,7 @@ def manifest(root: Path) -> None:
 
 
 TREES: dict[str, Callable[[Path], None]] = {
-    "ravdess": ravdess, "crema_d": crema_d, "emodb": emodb, "nemo": nemo, "meld": meld,
+    "ravdess": ravdess, "crema_d": crema_d, "banglaser": banglaser, "emodb": emodb, "nemo": nemo, "meld": meld,
     "meld_text": meld_text, "iemocap": iemocap, "mosei": mosei, "goemotions": goemotions,
     "emorynlp": emorynlp, "manifest": manifest,
 }  # fmt: skip

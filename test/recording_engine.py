@@ -10,6 +10,7 @@ from hri_emo_ros.types import (
     SignalQuality,
     Transcript,
 )
+from hri_emo_ros.voices.baseline import Heard
 
 QUALITY = SignalQuality(20.0, -20.0, 0.0, 0.8)
 
@@ -23,6 +24,8 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[int, str | None, bool]] = []
         self.fail = False
+        self.heard: list[tuple[float, float]] = []
+        """Of the voice and of the room, utterances that each estimate was given."""
 
     def estimate(
         self,
@@ -30,15 +33,20 @@ class Recorder:
         transcript: Transcript | None,
         quality: SignalQuality | None = None,
         explain: bool = False,
+        voice: Heard | None = None,
+        room: Heard | None = None,
     ) -> EmotionEstimate:
         if self.fail:
             raise ValueError("out of order")
         count = 0 if samples is None else len(samples)
         words = transcript.text if transcript and transcript.usable else None
         self.asked.append((count, words, explain))
+        self.heard.append((voice.count if voice else 0.0, room.count if room else 0.0))
         flat = np.full(len(LABELS), 1 / len(LABELS), np.float32)
         return EmotionEstimate(
             LABELS, flat, flat > 0.1, 1.0, 0.5, 0.5, flat, flat, count / 16000, self.model_id,
             quality=quality, transcript=transcript,
+            voice_statistics=None if samples is None else np.full(4, count, np.float32),
+            baseline_weight=1.0,
             latency={"audio_encoder": 0.2, "text_encoder": 0.1, "fusion": 0.01},
         )  # fmt: skip

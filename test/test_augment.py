@@ -1,112 +1,117 @@
-"""Augmentation: what its names say, the same for the same seed, never on the validation side."""
+"""Augmentation: what its names say, the same for the same seed, noise as loud as `hri-emo evaluate`'s."""
 
 from __future__ import annotations
+
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
+from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.data.clips import speech_level
+from hri_emo_ros.data.noise import NoiseBank, NoiseSource
+from hri_emo_ros.data.words import WordErrors, plain
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.augment import WaveformAugment
-from hri_emo_ros.training.augment_config import TextSection, WaveformSection
-from hri_emo_ros.training.mel_augment import MelAugment, MelAugmentConfig, loud_level
-from hri_emo_ros.training.noises import coloured_noise
-from hri_emo_ros.training.text_augment import TextAugment, WordErrors, confidence_after, plain
+from hri_emo_ros.training.augment import (
+    Condition,
+    Listener,
+    Seeds,
+    WaveformAugment,
+    confidence_after,
+)
+from hri_emo_ros.training.recipe import WaveformSection
 from hri_emo_ros.types import SAMPLE_RATE
 
-BINS = 16
+DATA = Path(__file__).parent / "data"
+CLIPS = [
+    DATA / f"{n}.flac" for n in ("emodb_10a07Ta", "lj_LJ001-0008", "ravdess_03-01-06-02-02-01-08")
+]
+EVERYTHING = WaveformSection.model_validate(dict.fromkeys(WaveformSection.model_fields, 1.0))
+NOTHING = WaveformAugment(WaveformSection(), None)
 
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
-    return (0.2 * np.sin(2 * np.pi * 220 * t) * np.hanning(len(t))).astype(np.float32)
-
-
-EVERYTHING = WaveformSection.model_validate(
-    {
-        "crop": {"p": 1}, "pitch": {"p": 1}, "time_stretch": {"p": 1}, "shift": {"p": 1},
-        "gaussian_noise": {"p": 1}, "band_limit": {"p": 1}, "time_mask": {"p": 1},
-        "frequency_mask": {"p": 1}, "silence": {"p": 1}, "gain": {"p": 1},
-        "noise": {"p": 1, "folder": "musan"}, "room": {"p": 1, "folder": "rooms"},
-    }
-)  # fmt: skip
+    return read_audio(CLIPS[0])
 
 
 @pytest.fixture
-def sounds(tmp_path):
-    for folder in ("musan/noise", "musan/music", "rooms"):
-        (tmp_path / folder).mkdir(parents=True)
-        noise = 0.1 * coloured_noise(1, 2.0, np.random.default_rng(0))
-        soundfile.write(tmp_path / folder / "a.wav", noise, SAMPLE_RATE)
-    return tmp_path
+def rooms(tmp_path) -> Path:
+    response = np.zeros(4000, np.float32)
+    response[0], response[1000::500] = 1.0, 0.1
+    (tmp_path / "rooms").mkdir()
+    soundfile.write(tmp_path / "rooms" / "a.wav", response, SAMPLE_RATE)
+    return tmp_path / "rooms"
 
 
-def test_every_waveform_augmentation_runs_and_repeats_with_its_seed(speech, sounds):
-    augment = WaveformAugment(EVERYTHING, sounds)
-    first, again, other = augment(speech, 7), augment(speech, 7), augment(speech, 8)
+def test_every_change_of_the_waveform_runs_and_repeats_with_its_seed(speech, rooms):
+    augment = WaveformAugment(EVERYTHING, rooms)
+    first, again, other = (augment(speech, Seeds(k, k, k)) for k in (7, 7, 8))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or not np.array_equal(first, other)
     assert first.dtype == np.float32
     assert np.isfinite(first).all()
 
 
-def test_nothing_happens_with_probability_zero(speech, tmp_path):
-    augment = WaveformAugment(WaveformSection(), tmp_path)
-    assert not augment.active
-    np.testing.assert_array_equal(augment(speech, 1), speech)
+def test_nothing_happens_with_probability_zero(speech):
+    np.testing.assert_array_equal(NOTHING(speech, Seeds(1, 1, 1)), speech)
 
 
-def test_a_missing_noise_folder_is_named(tmp_path):
-    section = WaveformSection.model_validate({"noise": {"p": 0.5, "folder": "musan"}})
-    with pytest.raises(HriEmoError, match=r"'augment.waveform.noise.folder' is 'musan'"):
-        WaveformAugment(section, tmp_path)
+def test_clips_of_one_room_share_its_channel_and_clips_of_one_voice_its_speed(speech):
+    channel = WaveformAugment(WaveformSection(equaliser=1.0), None)
+    a, b, c = (channel(speech, Seeds(k, k, room)) for k, room in ((1, 5), (2, 5), (3, 6)))
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    assert not np.allclose(a, c, atol=1e-3)
+    speed = WaveformAugment(WaveformSection(speed=1.0), None)
+    assert len(speed(speech, Seeds(1, 9, 1))) == len(speed(speech, Seeds(2, 9, 2)))
+    assert len(speed(speech, Seeds(1, 9, 1))) != len(speed(speech, Seeds(1, 8, 1)))
 
 
-def mel(config: MelAugmentConfig, seed: int = 0) -> MelAugment:
-    noise = torch.rand(50, BINS, generator=torch.Generator().manual_seed(1)) + 0.1
-    augment = MelAugment(
-        torch.linspace(100, 7000, BINS), 50.0, {"noise": [noise]}, torch.Generator(), config
-    )
-    augment.seed(seed)
-    return augment
+def test_a_missing_folder_of_rooms_is_named(tmp_path):
+    with pytest.raises(HriEmoError, match=r"'augment.rooms' is '.*halls', must be a folder"):
+        WaveformAugment(WaveformSection(room=0.5), tmp_path / "halls")
 
 
-def powers() -> tuple[torch.Tensor, torch.Tensor]:
-    power = torch.rand(3, 60, BINS, generator=torch.Generator().manual_seed(0)) + 0.01
-    lengths = torch.tensor([60, 40, 25])
-    return power * (torch.arange(60)[None] < lengths[:, None])[..., None], lengths
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory) -> NoiseBank:
+    folder = tmp_path_factory.mktemp("noise")
+    (folder / "rir").mkdir()
+    soundfile.write(folder / "tap.wav", np.random.default_rng(0).normal(0, 0.1, 1600), SAMPLE_RATE)
+    soundfile.write(folder / "still.wav", np.zeros(1600), SAMPLE_RATE)
+    soundfile.write(folder / "rir" / "hall.wav", np.ones(1600) * 0.1, SAMPLE_RATE)
+    return NoiseBank(CLIPS * 2, folder)
 
 
-def test_mel_augmentation_repeats_with_its_seed_and_keeps_padding_silent():
-    for config in (MelAugmentConfig(), MelAugmentConfig(warp_p=1, crop_p=1, reverb_p=1, noise_p=1)):
-        power, lengths = powers()
-        first, kept = mel(config)(power, lengths)
-        again, _ = mel(config)(power, lengths)
-        torch.testing.assert_close(first, again, rtol=0, atol=0)
-        beyond = torch.arange(first.shape[1])[None] >= kept[:, None]
-        assert bool((first[beyond] == 0).all())
-        assert bool((first >= 0).all())
+def test_every_kind_of_noise_has_rms_one_and_neither_silence_nor_room_responses_are_noise(bank):
+    assert bank.kinds == ("white", "pink", "babble", "recorded")
+    assert len(bank.noises["recorded"]) == 1
+    for noises in bank.noises.values():
+        for noise in noises:
+            assert np.sqrt(np.mean(noise**2)) == pytest.approx(1.0, abs=0.03)
+    assert "babble" not in NoiseBank(CLIPS, None).kinds
+    assert len(bank.stretch("recorded", 5000, np.random.default_rng(0))) == 5000
 
 
-def test_mel_noise_has_the_wanted_ratio():
-    power, lengths = powers()
-    noisy = mel(MelAugmentConfig(noise_p=1.0, snr_db=(10.0, 10.0))).add_noise(power, lengths)
-    added = (noisy - power).sum(-1).mean(1)
-    ratio = 10 * torch.log10(loud_level(power, lengths) / added)
-    assert ratio.tolist() == pytest.approx([10.0] * 3, abs=0.1)
-    spared = mel(MelAugmentConfig(noise_p=0.0)).add_noise(power, lengths)
-    assert torch.equal(spared, power)
+@pytest.mark.parametrize("kind", ["white", "pink", "babble", "recorded"])
+def test_noise_lies_below_the_level_of_speech_as_evaluate_mixes(bank, kind):
+    listen = Listener(NOTHING, bank, 20 * SAMPLE_RATE)
+    for path in CLIPS:
+        clip = read_audio(path)
+        condition = Condition((), (), True, False, None, kind, 10.0)
+        noisy = listen(clip, condition, None, "clip")
+        level = 20 * np.log10(speech_level(clip) / np.sqrt(np.mean((noisy - clip) ** 2)))
+        assert level == pytest.approx(10.0, abs=2.0 if kind == "babble" else 0.5)
 
 
-def test_masks_hide_values_inside_the_item_only():
-    log_mel = torch.rand(2, 50, BINS)
-    lengths = torch.tensor([50, 30])
-    config = MelAugmentConfig(freq_masks=1, time_masks=1)
-    masked = mel(config).spec_augment(log_mel, lengths)
-    assert not torch.equal(masked[0], log_mel[0])
-    assert torch.equal(masked[1, 30:], log_mel[1, 30:])
+def test_long_clips_are_cut_anywhere_in_training_and_to_their_end_elsewhere():
+    clip = NoiseSource("white", SAMPLE_RATE).take(4000)
+    condition = Condition((), (), True, False, None, "", math.nan)
+    listen = Listener(NOTHING, None, 1000)
+    np.testing.assert_array_equal(listen(clip, condition, None), clip[-1000:])
+    starts = {float(listen(clip, condition, Seeds(k, 0, 0))[0]) for k in range(9)}
+    assert len(starts) > 3
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +135,6 @@ def test_confidence_falls_with_the_error_rate():
     assert means[0] > means[1] + 0.15 > means[2] + 0.3
 
 
-def test_text_augmentation_repeats_with_its_generator(errors):
-    augment = TextAugment(TextSection(lower_p=1.0, errors_p=1.0), errors)
-    texts = [augment("The Cat, sat!", np.random.default_rng(5)) for _ in range(2)]
-    assert texts[0] == texts[1]
+def test_plain_words_are_lower_case_without_punctuation_and_never_empty():
     assert plain("Don't STOP, now!") == "don't stop now"
     assert plain("...") == "..."

@@ -181,12 +181,13 @@ def test_a_type_that_nobody_defines_is_named(tmp_path: Path) -> None:
         AudioBag(tmp_path / "bag", topic="/audio")
 
 
-def test_compressed_audio_is_refused(tmp_path: Path) -> None:
+def test_compressed_audio_is_refused_unless_its_info_is_not_to_be_believed(tmp_path: Path) -> None:
     write_topics(tmp_path / "bag", {"/audio_info": AUDIO_INFO, "/audio": AUDIO_DATA}, "mp3")
-    with pytest.raises(
-        HriEmoError, match="/audio_info': audio is coded as 'mp3', must be uncompressed"
-    ):
-        AudioBag(tmp_path / "bag")
+    with AudioBag(tmp_path / "bag") as bag:
+        with pytest.raises(HriEmoError, match="/audio_info': audio is coded as 'mp3'"):
+            list(bag.sounds())
+        (sound,) = bag.sounds({"audio.use_info": False})
+    assert len(sound.frames) == 320
 
 
 def test_missing_metadata_says_how_to_get_it(recipe: BagRecipe, tmp_path: Path) -> None:

@@ -67,6 +67,22 @@ def test_file_takes_the_words_that_are_given(
     assert utterance["text_weight"] > 0.0
 
 
+def test_words_of_another_language_are_shown_and_not_used(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    arguments = ["file", str(DATA / "emodb_13a01Ea.flac"), "--bundle", str(tiny_bundle)]
+    assert main([*arguments, "--json"]) == 0
+    (utterance,) = json.loads(capsys.readouterr().out)[0]["utterances"]
+    assert utterance["transcript_status"] == "rejected"
+    assert utterance["transcript"] == ""
+    assert utterance["rejected_transcript"]
+    assert utterance["text_weight"] == 0.0
+    assert main(arguments) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"(refused: {utterance['rejected_transcript'].split()[0]}" in printed
+
+
 def test_file_says_when_nobody_speaks(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
+from hri_emo_ros.data.clips import decode
 from hri_emo_ros.model.compact_audio import (
     CompactAudioConfig,
     CompactAudioEncoder,
 )
 from hri_emo_ros.model.layers import AttentiveStatistics
-from hri_emo_ros.training.audio_store import decode
 
 RATE = 16000
 CLIPS = Path(__file__).parent / "data"

@@ -19,7 +19,17 @@ import pytest
 pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import Transition
-from ros_playing import Heard, clips, double, listen, play, restart, set_parameter
+from ros_playing import (
+    START_NS,
+    Heard,
+    clips,
+    double,
+    listen,
+    listen_to_states,
+    play,
+    restart,
+    set_parameter,
+)
 from std_msgs.msg import String
 
 from hri_emo_msgs.msg import EmotionState
@@ -188,7 +198,11 @@ def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
     assert first.transcript == final[0].text
     assert 0.0 < first.text_weight < 1.0
     assert first.latency.asr > 0.0
-    assert [f.utterance_id for f in heard.finals] == [1, 2]
+    german = heard.finals[1]
+    assert german.utterance_id == 2
+    assert german.transcript_status == EmotionState.TRANSCRIPT_REJECTED
+    assert (german.transcript, german.text_weight) == ("", 0.0)
+    assert german.rejected_transcript == final[1].text != ""
 
 
 def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(
@@ -207,6 +221,81 @@ def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(
     # A recogniser that announces its work has announced none.
     assert heard.finals[0].latency.waiting_for_words < 0.3
     assert heard.finals[0].transcript_status == EmotionState.TRANSCRIPT_NONE
+
+
+def test_speech_node_cuts_no_utterance_while_nobody_listens(
+    tiny_bundle: Path, ros_domain: int
+) -> None:
+    with Graph(
+        nodes=("speech_node", "emotion_node"), bundle=tiny_bundle, domain_id=ros_domain,
+        parameters=VOICE_ONLY, autostart=False,
+    ) as graph:  # fmt: skip
+        heard = listen_to_states(graph)
+        graph.transition(Transition.TRANSITION_CONFIGURE, ("speech_node", "emotion_node"))
+        graph.transition(Transition.TRANSITION_ACTIVATE, ("speech_node",))
+        play(graph, clips("lj_LJ001-0008"), speed=8.0)
+        graph.transition(Transition.TRANSITION_ACTIVATE, ("emotion_node",))
+        play(graph, clips("emodb_10a07Ta"), speed=8.0, start_ns=START_NS + 60 * 10**9)
+        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert heard.finals[0].utterance_id == 1
+        assert heard.finals[0].header.stamp.sec >= START_NS // 10**9 + 60
+
+        def unheard() -> float:
+            status = heard.status("speech_node")
+            values = {v.key: v.value for v in status.values} if status else {}
+            return float(values.get("audio that nobody listened to (s)", 0.0))
+
+        assert graph.spin_until(lambda: unheard() > 2.0, 20.0)
+
+
+def test_an_utterance_that_was_under_way_when_emotion_node_began_to_listen_says_so(
+    tiny_bundle: Path, ros_domain: int
+) -> None:
+    with Graph(
+        nodes=("speech_node", "emotion_node"), bundle=tiny_bundle, domain_id=ros_domain,
+        parameters=VOICE_ONLY, autostart=False,
+    ) as graph:  # fmt: skip
+        heard = listen(graph)  # Somebody listens to `speech` from the beginning.
+        graph.transition(Transition.TRANSITION_CONFIGURE, ("speech_node", "emotion_node"))
+        graph.transition(Transition.TRANSITION_ACTIVATE, ("speech_node",))
+        play(graph, clips("lj_LJ001-0008"), speed=8.0)
+        assert graph.spin_until(lambda: len(heard.utterances) == 1, 20.0)
+        graph.transition(Transition.TRANSITION_ACTIVATE, ("emotion_node",))
+        play(graph, clips("emodb_10a07Ta"), speed=8.0, start_ns=START_NS + 60 * 10**9)
+        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert heard.finals[0].utterance_id == 2
+        assert not heard.finals[0].beginning_lost
+
+        def missed() -> str:
+            status = heard.status("emotion_node")
+            values = {v.key: v.value for v in status.values} if status else {}
+            return values.get("utterances before this node listened", "")
+
+        assert graph.spin_until(lambda: missed() == "1", 20.0)
+
+
+def test_every_final_state_is_told_on_the_console_and_words_go_to_no_file(
+    tiny_bundle: Path, ros_domain: int, tmp_path: Path
+) -> None:
+    logs = tmp_path / "log"
+    with Graph(
+        bundle=tiny_bundle, domain_id=ros_domain, log_level="info",
+        parameters={"emotion_node": {"final.hold": 30.0, "model.threads": 1}},
+        environment={"ROS_LOG_DIR": str(logs)},
+    ) as graph:  # fmt: skip
+        heard = listen(graph)
+        play(graph, clips("lj_LJ001-0008"), speed=4.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        final = heard.finals[0]
+        assert "surpassed" in final.transcript
+        told = [line for line in graph.output("emotion_node", 20).split(" | ") if "voice" in line]
+        assert len(told) == 1
+        assert told[0].startswith("utterance 1: ")
+        assert final.transcript in told[0]
+        assert (final.dominant or "abstained") in told[0]
+    written = "".join(path.read_text(errors="replace") for path in logs.rglob("*.log"))
+    assert "active" in written  # The nodes' own lines are there.
+    assert "surpassed" not in written
 
 
 def test_the_robots_own_recogniser_may_send_plain_strings(

@@ -28,6 +28,7 @@ from ros_playing import (
 from std_msgs.msg import Bool
 
 from hri_emo_msgs.msg import EmotionState
+from hri_emo_msgs.srv import ForgetVoices
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
@@ -297,6 +298,30 @@ def test_parameters_change_at_run_time_within_their_bounds(
     finish(graph, heard, 2)
     assert set_parameter(graph, "speech_node", "segment.max_length", double(15.0))[0]
     assert max(samples for _, samples in heard.utterances) <= 1.3 * SAMPLE_RATE
+
+
+def test_voices_are_told_and_forgotten_on_request(
+    graph: Graph, heard: Heard, recording: FloatArray
+) -> None:
+    client = graph.node.create_client(ForgetVoices, "/emotion_node/forget_voices")
+    assert client.wait_for_service(10.0)
+
+    def forget(voice_id: str) -> ForgetVoices.Response:
+        future = client.call_async(ForgetVoices.Request(voice_id=voice_id))
+        assert graph.spin_until(future.done, 20.0)
+        response: ForgetVoices.Response = future.result()
+        return response
+
+    assert forget("").success
+    play(graph, recording)
+    told = finish(graph, heard, 3)[0].voice_id
+    assert told.startswith("v")
+    unknown = forget("v999")
+    assert not unknown.success and "v999" in unknown.message
+    known = forget(told)
+    assert known.success and known.forgotten == 1
+    assert forget("").forgotten == 0
+    graph.node.destroy_client(client)
 
 
 def test_parameters_describe_themselves(graph: Graph) -> None:

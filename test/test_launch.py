@@ -73,9 +73,10 @@ class _Nodes:
 
     def activated(self, name: str, start: str, goal: str) -> list[str]:
         """Which nodes are activated when one goes from `start` to `goal`."""
-        from launch import LaunchContext
         from launch_ros.events.lifecycle import StateTransition
         from lifecycle_msgs.msg import State, TransitionEvent
+
+        from launch import LaunchContext
 
         node = next(n for n in self.nodes if _name(n) == name)
         message = TransitionEvent(start_state=State(label=start), goal_state=State(label=goal))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 
 
 @pytest.fixture

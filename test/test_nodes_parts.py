@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 
 from hri_emo_msgs.msg import EmotionState
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
+from hri_emo_ros.audio.messages import info_format, read_message
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import audio_messages, conversions
@@ -200,29 +202,51 @@ def test_an_explanation_is_row_major() -> None:
 
 def test_audio_of_both_ros_drivers_types_is_read() -> None:
     part = AudioData(data=array.array("B", b"\x01\x02"))
-    assert audio_messages.read_message(part).data == b"\x01\x02"
-    assert audio_messages.read_message(part).stamp_ns is None
+    assert read_message(part).data == b"\x01\x02"
+    assert read_message(part).stamp_ns is None
     stamped = AudioDataStamped(audio=part)
     stamped.header.frame_id = "ear"
-    assert audio_messages.read_message(stamped).stamp_ns is None  # A stamp of 0 is none.
+    assert read_message(stamped).stamp_ns is None  # A stamp of 0 is none.
     stamped.header.stamp.sec = 3
-    received = audio_messages.read_message(stamped)
+    received = read_message(stamped)
     assert (received.stamp_ns, received.frame_id) == (3_000_000_000, "ear")
 
 
-def test_audio_stamped_of_the_other_family_brings_its_format() -> None:
-    # That package has the same name, so that it cannot be installed beside this one.
-    fields = dict.fromkeys(("float32_data", "int32_data", "int8_data", "uint8_data"), ())
-    message = SimpleNamespace(
+def audio_stamped(code: int, chunk: int = 1, **fields: array.array[Any]) -> SimpleNamespace:
+    """mgonzs13's message: that package has the same name and cannot be installed beside this one."""
+    names = ("float32_data", "int32_data", "int24_data", "int16_data", "int8_data", "uint8_data")
+    return SimpleNamespace(
         header=SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=2), frame_id="ear"),
         audio=SimpleNamespace(
-            audio_data=SimpleNamespace(int16_data=array.array("h", [1, -1]), **fields),
-            info=SimpleNamespace(rate=44100, channels=2, format=8, chunk=1),
+            audio_data=SimpleNamespace(**(dict.fromkeys(names, ()) | fields)),
+            info=SimpleNamespace(rate=44100, channels=2, format=code, chunk=chunk),
         ),
     )
-    received = audio_messages.read_message(message)
+
+
+def test_audio_stamped_of_the_other_family_brings_its_format() -> None:
+    received = read_message(audio_stamped(8, int16_data=array.array("h", [1, -1])))
     assert received.format == PcmFormat(44100, 2, "S16LE")
     assert received.data == b"\x01\x00\xff\xff"
+    assert (received.stamp_ns, received.frame_id) == (1_000_000_002, "ear")
+
+
+def test_24_bits_of_the_other_family_are_one_word_each_or_packed_into_words() -> None:
+    words = array.array("i", [1, -1, 2, -2])
+    received = read_message(audio_stamped(4, chunk=2, int24_data=words))
+    assert received.format == PcmFormat(44100, 2, "S24_32LE")
+    packed = array.array("i", range(3))
+    assert read_message(audio_stamped(4, chunk=2, int24_data=packed)).format == PcmFormat(
+        44100, 2, "S24LE"
+    )
+
+
+def test_audio_stamped_with_another_field_than_its_format_names_is_refused() -> None:
+    for code in (1, 99):
+        with pytest.raises(HriEmoError, match=rf"format {code} and its samples in int16_data"):
+            read_message(audio_stamped(code, int16_data=array.array("h", [1])))
+    with pytest.raises(HriEmoError, match="publish or record AudioStamped"):
+        read_message(SimpleNamespace(int16_data=()))
 
 
 def test_types_that_are_not_installed_are_named() -> None:
@@ -234,13 +258,13 @@ def test_types_that_are_not_installed_are_named() -> None:
 
 def test_audio_info_is_checked() -> None:
     info = AudioInfo(channels=2, sample_rate=44100, sample_format="S16LE", coding_format="wave")
-    assert audio_messages.info_format(info) == PcmFormat(44100, 2, "S16LE")
+    assert info_format(info) == PcmFormat(44100, 2, "S16LE")
     info.coding_format = "mp3"
     with pytest.raises(HriEmoError, match="mp3"):
-        audio_messages.info_format(info)
+        info_format(info)
     info.coding_format, info.sample_rate = "wave", 0
     with pytest.raises(HriEmoError, match="sample rate 0"):
-        audio_messages.info_format(info)
+        info_format(info)
 
 
 def test_a_worker_keeps_order_and_survives_failures() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from hri_emo_ros.data.noise import Babble, NoiseSource
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.noise import Babble, NoiseSource
 
 RATE = 16_000
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hri_emo_ros.data.corpus import Item
+from hri_emo_ros.data.labels import one_hot
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.augment_config import PairsSection, RuinSection
-from hri_emo_ros.training.corpus import Item, one_hot
-from hri_emo_ros.training.pairs import Example, PairMaker, blend, from_item
-from hri_emo_ros.training.ruin import Ruin, intact
-from hri_emo_ros.training.text_augment import WordErrors
+from hri_emo_ros.training.augment import Conditions, Seeds, intact
+from hri_emo_ros.training.pairs import Example, PairMaker, Sampler, blend, from_item
+from hri_emo_ros.training.recipe import AugmentSection, Recipe
 from hri_emo_ros.types import LABELS
 
 NEUTRAL, HAPPY, SAD = (LABELS.index(name) for name in ("neutral", "happy", "sad"))
@@ -33,7 +33,7 @@ TEXTS = [text(label, k) for label in LABELS for k in range(4)]
 
 
 def test_pairs_have_the_labels_of_their_kind_and_are_marked_constructed():
-    pairs = PairMaker(VOICES, TEXTS, PairsSection()).draw(400, np.random.default_rng(0))
+    pairs = PairMaker(VOICES, TEXTS).draw(400, np.random.default_rng(0))
     assert all(pair.constructed for pair in pairs)
     assert set(Counter(pair.pairing for pair in pairs)) == {
         "matched", "neutral_voice", "neutral_words", "conflicting",
@@ -52,19 +52,19 @@ def test_pairs_have_the_labels_of_their_kind_and_are_marked_constructed():
 
 
 def test_every_voice_is_used_before_any_is_used_again():
-    pairs = PairMaker(VOICES, TEXTS, PairsSection()).draw(len(VOICES), np.random.default_rng(0))
+    pairs = PairMaker(VOICES, TEXTS).draw(len(VOICES), np.random.default_rng(0))
     assert {pair.voice.id for pair in pairs} == {item.id for item in VOICES}
 
 
 def test_texts_with_several_labels_are_not_used():
     mixed = [Item("t/m", "t", "both", tuple([0.5, 0.5] + [0.0] * 5), text="both")]
-    pairs = PairMaker(VOICES, TEXTS + mixed, PairsSection()).draw(200, np.random.default_rng(0))
+    pairs = PairMaker(VOICES, TEXTS + mixed).draw(200, np.random.default_rng(0))
     assert "t/m" not in {pair.words.id for pair in pairs}
 
 
 def test_pairs_need_both_sides():
     with pytest.raises(HriEmoError, match="0 clips and 28 texts"):
-        PairMaker([], TEXTS, PairsSection())
+        PairMaker([], TEXTS)
 
 
 def conflict() -> Example:
@@ -87,10 +87,10 @@ def test_an_emotion_stands_beside_neutral_words_unless_it_cannot_be_heard():
     assert blend(pair, 0.0, 1.0)[NEUTRAL] == 1.0
 
 
-def ruin(**settings) -> Ruin:
-    section = RuinSection(snr_unknown_p=0.0, confidence_unknown_p=0.0, **settings)
-    errors = WordErrors([item.text for item in TEXTS])
-    return Ruin(section, errors, TEXTS, {"v/sad0": (35.0, 1.5)}, ["babble"])
+def conditions(jitter: bool = False, **settings) -> Conditions:
+    section = AugmentSection.model_validate(settings)
+    texts = [item.text for item in TEXTS]
+    return Conditions(section, texts, TEXTS, {"v/sad0": (35.0, 1.5)}, ["babble"], jitter)
 
 
 def test_intact_examples_are_left_alone():
@@ -102,36 +102,48 @@ def test_intact_examples_are_left_alone():
 
 
 def test_the_network_is_told_about_the_noise_that_is_added():
-    quiet = ruin(snr_jitter_db=0.0).state(conflict(), True, -10.0, 0.0)
+    quiet = conditions().state(conflict(), True, -10.0, 0.0)
     assert (quiet.noise, quiet.noise_snr_db) == ("babble", -10.0)
     assert quiet.told_snr_db == pytest.approx(-10.0, abs=0.01)
     assert quiet.target[HAPPY] > 0.6
-    clean = ruin(snr_jitter_db=0.0).state(conflict(), True, error_rate=0.0)
+    clean = conditions().state(conflict(), True, error_rate=0.0)
     assert clean.noise == ""
     assert clean.told_snr_db == pytest.approx(35.0)
-    gone = ruin().state(conflict(), False, -10.0, 0.0)
+    gone = conditions().state(conflict(), False, -10.0, 0.0)
     assert gone.noise == ""
     assert np.isnan([gone.noise_snr_db, gone.told_snr_db]).all()
 
 
+def test_in_training_the_network_is_told_as_a_robot_measures():
+    draw = conditions(jitter=True)
+    rng = np.random.default_rng(0)
+    told = np.array(
+        [draw.state(conflict(), True, 0.0, 0.0, rng=rng).told_snr_db for _ in range(300)]
+    )
+    assert 0.03 < np.isnan(told).mean() < 0.2
+    assert 2.0 < np.nanstd(told) < 4.0
+
+
 def test_without_noise_at_hand_none_is_added():
-    silent = Ruin(RuinSection(audio_noise_p=1.0), WordErrors([]), TEXTS, {})
+    silent = Conditions(AugmentSection.model_validate({"noise": {"p": 1.0}}), [], TEXTS, {})
     state = silent(conflict(), np.random.default_rng(0))
     assert state.noise == ""
     assert np.isnan(state.noise_snr_db)
 
 
 def test_an_invented_sentence_has_low_confidence_and_leaves_the_voice_to_decide():
-    state = ruin().state(conflict(), True, stranger=True, rng=np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    state = conditions().state(conflict(), True, stranger=True, rng=rng)
     assert state.text in {item.text for item in TEXTS}
     assert state.confidence <= 0.5
     assert state.target[SAD] == 1.0
 
 
 def test_never_are_both_modalities_dropped_and_everything_is_drawn():
-    draw = ruin(drop_audio_p=0.4, drop_text_p=0.4, audio_noise_p=0.5, text_errors_p=0.5)
+    draw = conditions(drop={"audio": 0.4, "text": 0.4}, noise={"p": 0.5}, words={"errors": 0.5})
     rng = np.random.default_rng(0)
-    states = [draw(conflict(), rng) for _ in range(200)]
+    noises = [draw.noise(Seeds(k, k, k)) for k in range(200)]
+    states = [draw(conflict(), rng, noise) for noise in noises]
     assert all(state.voice or state.words for state in states)
     assert {(s.voice, s.words) for s in states} == {(True, True), (True, False), (False, True)}
     told = [s.told_snr_db for s in states if np.isfinite(s.noise_snr_db)]
@@ -139,5 +151,27 @@ def test_never_are_both_modalities_dropped_and_everything_is_drawn():
 
 
 def test_a_voice_without_words_is_never_dropped():
-    draw = ruin(drop_audio_p=1.0)
-    assert draw(from_item(voice("sad")), np.random.default_rng(0)).voice
+    assert conditions(drop={"audio": 1.0})(from_item(voice("sad")), np.random.default_rng(0)).voice
+
+
+def test_precomputed_words_are_not_lost_to_a_stranger():
+    features = np.zeros((3, 4), np.float32)
+    item = Item("m/1", "m", "sad", one_hot("sad"), audio_features=features, text_features=features)
+    state = conditions(words={"stranger": 1.0})(from_item(item), np.random.default_rng(0))
+    assert state.voice and state.words
+
+
+def test_an_epoch_shows_constructed_pairs_and_recorded_ones_and_repeats():
+    recorded = [
+        Item(f"r/{k}", "r", "sad", one_hot("sad"), audio=Path("x.wav"), text="so", conversation="d")
+        for k in range(6)
+    ]
+    recipe = Recipe.model_validate(
+        {"pairs": {"per_epoch": 20}, "optim": {"batch_size": 8},
+         "data": {"corpora": [{"name": "r", "weight": 2.0}]}}
+    )  # fmt: skip
+    epoch = Sampler(recipe, [*VOICES, *TEXTS, *recorded], {}).epoch(0)
+    assert epoch == Sampler(recipe, [*VOICES, *TEXTS, *recorded], {}).epoch(0)
+    shown = Counter(example.constructed for batch in epoch for example in batch)
+    assert shown == {True: 20, False: 12}
+    assert all(e.item.corpus == "r" for batch in epoch for e in batch if not e.constructed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
 from hri_emo_ros.evaluation.labels import Label
 from hri_emo_ros.evaluation.matching import match_labels, segmentation
 from hri_emo_ros.evaluation.replay import Replayer, ReplayRun
-from hri_emo_ros.evaluation.rosbag_types import EMOTION_STATE, SPEECH, emotion_typestore
+from hri_emo_ros.evaluation.replay_report import write_report
+from hri_emo_ros.evaluation.rosbag_types import (
+    CONVERSATION,
+    EMOTION_STATE,
+    SPEECH,
+    emotion_typestore,
+)
 from hri_emo_ros.evaluation.scores import Answers, score, word_error_rate
 from hri_emo_ros.evaluation.utterances import HeardUtterance, utterance_from_json
 from hri_emo_ros.parameters import load_parameters
@@ -132,14 +139,22 @@ def test_the_output_bag_holds_what_the_nodes_would_publish(outputs: Path, run: R
     store = emotion_typestore()
     speech: dict[int, list[np.ndarray]] = {}
     finals = []
+    tones: list[Any] = []
     with Reader(outputs / "bag") as reader:
-        assert {"/speech", "/transcript", "/emotion_state"} == set(reader.topics)
+        assert {"/speech", "/transcript", "/emotion_state", "/conversation_emotion"} == set(
+            reader.topics
+        )
         for connection, _, raw in reader.messages():
             message: Any = store.deserialize_cdr(raw, connection.msgtype)
             if connection.msgtype == SPEECH:
                 speech.setdefault(message.utterance_id, []).append(message.samples)
             elif connection.msgtype == EMOTION_STATE and message.stage == 1:
                 finals.append(message)
+            elif connection.msgtype == CONVERSATION:
+                tones.append(message)
+    assert len(tones) == len(finals)
+    rested_on = [f for f in finals if f.abstain_reason in (0, 5)]
+    assert tones[-1].overall.utterances == len(rested_on)
     assert [f.utterance_id for f in finals] == [u.utterance_id for u in run.utterances]
     for utterance, final in zip(run.utterances, finals, strict=True):
         length = sum(map(len, speech[utterance.utterance_id])) / 16000
@@ -246,6 +261,49 @@ def test_missed_split_merged_and_unlabelled_speech_is_counted() -> None:
     assert cut["one_to_one"] == 1
     assert cut["start_error"]["mean"] == pytest.approx(0.1)
     assert cut["end_error"]["mean"] == pytest.approx(0.0)
+    assert cut["by_emotion"] == {
+        "angry": {"labels": 1, "one_to_one": 0, "missed": 0, "split": 1, "merged": 0},
+        "fear": {"labels": 1, "one_to_one": 0, "missed": 0, "split": 0, "merged": 1},
+        "happy": {"labels": 1, "one_to_one": 0, "missed": 0, "split": 0, "merged": 1},
+        "sad": {"labels": 2, "one_to_one": 1, "missed": 1, "split": 0, "merged": 0},
+    }
+
+
+def test_refused_words_count_for_the_recogniser_and_against_what_was_used() -> None:
+    labels = [Label(1, 3, "sad", text="oh no"), Label(5, 9, "angry", text="Get out!")]
+    refused = replace(
+        heard(2, 5.0, 9.0), rejected_transcript="get out", transcript_status="rejected"
+    )
+    matches = match_labels(labels, [heard(1, 1.0, 3.0, text="Oh, no."), refused])
+    assert word_error_rate(matches)[0] == 0.0
+    rate, counts = word_error_rate(matches, used=True)
+    assert rate == 0.5
+    assert counts is not None
+    assert counts["deletions"] == 2
+
+
+def test_the_report_says_what_was_missed_by_emotion(
+    recipe: BagRecipe, replayer: Replayer, tmp_path: Path
+) -> None:
+    """A detector that is set deaf, on the real recording: page and JSON name what it did not hear."""
+    make_bag(recipe, tmp_path / "bag")
+    values = {node: dict(own) for node, own in replayer.parameters.items()}
+    values["speech_node"]["segment.min_speech"] = 2.0
+    run = replayer.run(tmp_path / "bag", parameters=values)
+    of = run.summary()["segmentation"]["by_emotion"]
+    missed = [emotion for emotion, counts in of.items() if counts["missed"]]
+    assert missed
+    assert set(of) == {"neutral", "angry", "fear"}
+    page = write_report(run, tmp_path / "out").read_text()
+    table = page[page.index("Labels by emotion") :]
+    table = table[: table.index("</table>")]
+    for emotion, counts in of.items():
+        row = table[table.index(f">{emotion}<") :]
+        row = row[: row.index("</tr>")]
+        shown = [int(text) for text in re.findall(r">(\d+)<", row)]
+        assert shown == list(counts.values())
+    saved = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert saved["segmentation"]["by_emotion"] == of
 
 
 def test_what_was_missed_counts_as_wrong_and_what_abstained_is_told_apart() -> None:

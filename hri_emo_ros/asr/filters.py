@@ -44,7 +44,8 @@ def worth_recognising(
         quality: of the utterance, if known.
         min_speech_fraction: share of frames with speech below which there is not, [0, 1].
     """
-    if len(samples) < _SHORTEST or mean_square(samples) < _FAINTEST:
+    # `not ... >=` also turns away what is no number.
+    if len(samples) < _SHORTEST or not _FAINTEST <= mean_square(samples) < math.inf:
         return False
     return quality is None or quality.speech_fraction >= min_speech_fraction
 
@@ -88,7 +89,7 @@ def make_transcript(
         why = "the recogniser wrote the same over and over"
     elif any(mark in text for mark in _SUBTITLE_MARKS):
         why = "the recogniser wrote what stands in subtitles of music"
-    elif confidence < min_confidence:
+    elif not confidence >= min_confidence:
         why = f"confidence {confidence:.2f} is below {min_confidence:.2f} (asr.min_confidence)"
     return Transcript(
         text=text,

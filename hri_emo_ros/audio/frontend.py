@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hri_emo_ros import parameters as declared
+from hri_emo_ros.audio.input import InputMeter, InputReport, check_channel
 from hri_emo_ros.audio.offset import OffsetFilter
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat, declared_format
 from hri_emo_ros.audio.resample import StreamingResampler
 from hri_emo_ros.audio.segmenter import Segmenter
 from hri_emo_ros.audio.segments import SegmentChunk, SegmenterConfig
 from hri_emo_ros.audio.timeline import RECEPTION_TOLERANCE, SECOND, STAMP_TOLERANCE, Timeline
 from hri_emo_ros.audio.vad import SpeechDetector
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk
+from hri_emo_ros.types import SAMPLE_RATE, Fault, FloatArray, SpeechChunk
 
 
 class AudioFrontEnd:
@@ -53,11 +56,15 @@ class AudioFrontEnd:
             SegmenterConfig.from_parameters(values), vad, self._robot_speaks, batch
         )
         self.counters.update(self._segmenter.counters)
-        self._format = PcmFormat(
-            int(values["audio.sample_rate"]),  # type: ignore[arg-type]
-            int(values["audio.channels"]),  # type: ignore[arg-type]
-            str(values["audio.sample_format"]),
-        )
+        self._channel = -1
+        self._format = self._told = declared_format(values)
+        self._meter: InputMeter | None = None
+        self._reports: deque[tuple[int, InputReport]] = deque([(0, InputReport())])
+        """Verdicts on the input and the stream index from which each holds."""
+        self._meter_report = InputReport()
+        self._contradiction = ""
+        self.faults: dict[Fault, str] = {}
+        """What was wrong with the input at any time, each with a sentence."""
         self.configure(parameters)
         self._begin_stream()
 
@@ -69,9 +76,13 @@ class AudioFrontEnd:
         """
         values = declared.check("speech_node", parameters)
         config = SegmenterConfig.from_parameters(values)
-        self._check_channel(int(values["audio.channel"]), self._format)  # type: ignore[arg-type]
+        channel = int(values["audio.channel"])  # type: ignore[arg-type]
+        if self._meter is not None:  # Before the first audio its format is not known.
+            check_channel(channel, self._format.channels)
+            if channel != self._channel:
+                self._meter = None
         self._segmenter.config = config
-        self._channel = int(values["audio.channel"])  # type: ignore[arg-type]
+        self._channel = channel
         self._tail = round(float(values["robot_speaking.tail"]) * SECOND)  # type: ignore[arg-type]
 
     @property
@@ -85,28 +96,19 @@ class AudioFrontEnd:
         return self._segmenter.speaking
 
     @property
-    def measured_rate(self) -> float | None:
-        """Sample rate that the stamps of the last 64 messages speak of, Hz; None if unknown.
-
-        Far from the format's rate, it tells that the rate is declared wrongly.
-        """
-        return self._timeline.measured_rate
+    def input(self) -> InputReport:
+        """Level of the input and what is wrong with it, now."""
+        return self._reports[-1][1]
 
     def set_format(self, pcm_format: PcmFormat) -> None:
         """Read what follows as `pcm_format`. The chunk that closes an open utterance comes with the
-        next `push` or `flush`.
-
-        Raises:
-            HriEmoError: `audio.channel` is not among its channels; the old format stays.
-        """
-        if pcm_format == self._format:
-            return
-        self._check_channel(self._channel, pcm_format)
-        if self.counters["messages"]:
-            self.counters["format_changes"] += 1
-        self._pending += self._break()
-        self._format = pcm_format
-        self._begin_stream()
+        next `push` or `flush`."""
+        if pcm_format == self._told:
+            return  # Told once more, it is no news against the headers heard since.
+        self._told = pcm_format
+        if pcm_format != self._format:
+            self._change_format(pcm_format)
+            self._begin_stream()
 
     def push(self, data: bytes, stamp_ns: int | None, received: bool = False) -> list[SpeechChunk]:
         """Take the bytes of a message and return the chunks that they complete.
@@ -118,9 +120,14 @@ class AudioFrontEnd:
                 and the message's first sample is taken to be its length older.
 
         Raises:
-            HriEmoError: the bytes are those of a compressed format.
+            HriEmoError: the bytes are those of a compressed format, or `audio.channel` is not among
+                the format's channels.
         """
-        return self._push(self._decoder.decode(data), stamp_ns, received)
+        frames = self._decoder.decode(data)
+        if self._decoder.format != self._format:  # A WAV header was in the stream.
+            self._change_format(self._decoder.format)
+            self._begin_time()
+        return self._push(frames, stamp_ns, received)
 
     def push_samples(
         self, samples: FloatArray, stamp_ns: int | None, received: bool = False
@@ -128,7 +135,8 @@ class AudioFrontEnd:
         """As `push`, of float samples [n] or [n, channels] at the format's rate, full scale [-1, 1].
 
         Raises:
-            HriEmoError: they have another number of channels than the format.
+            HriEmoError: they have another number of channels than the format, or `audio.channel` is not
+                among them.
         """
         frames = np.asarray(samples, np.float32)
         if frames.ndim == 1:
@@ -166,16 +174,19 @@ class AudioFrontEnd:
         self._segmenter.reset()
         self._begin_stream()
 
-    def _check_channel(self, channel: int, pcm_format: PcmFormat) -> None:
-        if channel >= pcm_format.channels:
-            raise HriEmoError(
-                f"audio.channel is {channel}, must be -1 to {pcm_format.channels - 1}: "
-                f"the audio has {pcm_format.channels} channel(s)"
-            )
+    def _change_format(self, pcm_format: PcmFormat) -> None:
+        self.counters["format_changes"] += self.counters["messages"] > 0
+        self._pending += self._break()
+        self._format = pcm_format
+        self._meter = None
 
     def _begin_stream(self) -> None:
         self._decoder = PcmDecoder(self._format)
+        self._begin_time()
+
+    def _begin_time(self) -> None:
         self._timeline = Timeline()
+        self._contradiction = ""
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
@@ -208,65 +219,84 @@ class AudioFrontEnd:
             if received:
                 stamp_ns -= len(frames) * SECOND // self._format.sample_rate
             tolerance = RECEPTION_TOLERANCE if received else STAMP_TOLERANCE
-            chunks += self._keep_time(stamp_ns, tolerance)
-            self._timeline.count(len(frames), stamp_ns)
+            chunks += self._keep_time(stamp_ns, len(frames), tolerance)
         elif not self._anchored:
             self._anchor(0)
         chunks += self._feed(frames)
         self._count()
-        self._timeline.forget_before(self._segmenter.earliest)
+        earliest = self._segmenter.earliest
+        self._timeline.forget_before(earliest)
+        while len(self._reports) > 1 and self._reports[1][0] <= earliest:
+            self._reports.popleft()
         return chunks
 
     def _anchor(self, stamp_ns: int) -> None:
         self._timeline.begin(self._epoch_start, self._format.sample_rate, stamp_ns)
         self._anchored = True
 
-    def _keep_time(self, stamp_ns: int, tolerance: int) -> list[SpeechChunk]:
+    def _keep_time(self, stamp_ns: int, count: int, tolerance: int) -> list[SpeechChunk]:
         """Deal with a stamp that is not where the samples counted so far put it."""
         if not self._anchored:
             self._anchor(stamp_ns)
-            return []
-        jump = self._timeline.check(self._samples, stamp_ns, tolerance)
-        if jump == 0:
-            if self._timeline.correct_drift(self._samples, stamp_ns, tolerance):
-                self.counters["clock_corrections"] += 1
-            return []
-        self.counters["gaps" if jump > 0 else "restarts"] += 1
-        missing = max(0, jump) * self._format.sample_rate // SECOND
-        lost = max(0, jump) * SAMPLE_RATE // SECOND
+        verdict = self._timeline.observe(self._samples, count, stamp_ns, tolerance)
+        self._report_contradiction()
+        self.counters["restarts"] += verdict.restart
+        self.counters["gaps"] += bool(verdict.lost_ns or verdict.missed_ns)
+        self.counters["clock_corrections"] += verdict.moved and not verdict.missed_ns
+        lost = (verdict.lost_ns + verdict.missed_ns) * SAMPLE_RATE // SECOND
         self.counters["dropped_samples"] += lost
+        if not (verdict.restart or verdict.lost_ns):
+            return []
         if 0 < lost <= self._segmenter.config.pause:
-            at = self._samples * SAMPLE_RATE // self._format.sample_rate + self._epoch_start
+            at = self._place(self._samples)
             earliest = self._segmenter.earliest
             self._dropped = [d for d in self._dropped if d[1] > earliest] + [(at, at + lost)]
+            missing = verdict.lost_ns * self._format.sample_rate // SECOND
             return self._feed(np.zeros((missing, self._format.channels), np.float32))
         chunks = self._break()
         self._begin_epoch()
         self._anchor(stamp_ns)
         return chunks
 
+    def _report_contradiction(self) -> None:
+        """Say so when the stamps begin or cease to contradict the format."""
+        rate = self._timeline.contradiction
+        text = "" if rate is None else _contradicted(rate, self._format)
+        if (text == "") != (self._contradiction == ""):
+            self._contradiction = text
+            self._note(self._place(self._samples), self._meter_report)
+        elif text:
+            self._contradiction = text
+
+    def _note(self, position: int, report: InputReport) -> None:
+        """A verdict on the input holds from `position` on."""
+        self._meter_report = report
+        if self._contradiction:
+            report = InputReport(report.level_dbfs, Fault.FORMAT, self._contradiction)
+        self._reports.append((position, report))
+        if report.fault is not Fault.NONE:
+            self.faults[report.fault] = report.text
+
     def _feed(self, frames: FloatArray) -> list[SpeechChunk]:
         """Clean, mix, resample, take off the offset and segment; [n, channels]."""
-        if self._channel >= 0:
-            frames = frames[:, self._channel : self._channel + 1]
-        clipped: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        if not np.abs(frames).max() < self._format.full_scale:  # NaN is not less either.
+        if self._meter is None:
+            self._meter = InputMeter(self._format, self._channel)
+        peak = float(np.abs(frames).max())
+        if not peak <= 1.0:  # NaN is not less either.
             bad = ~np.isfinite(frames)
             self.counters["bad_samples"] += int(np.count_nonzero(bad))
-            frames = np.where(bad, np.float32(0.0), frames)
-            clipped = np.flatnonzero((np.abs(frames) >= self._format.full_scale).any(axis=1))
-            self.counters["clipped_samples"] += len(clipped)
-            frames = np.clip(frames, -1.0, 1.0)
-        # Channel by channel: a sum over an axis may round differently for other lengths.
-        mono = frames[:, 0].copy()
-        for channel in range(1, frames.shape[1]):
-            mono += frames[:, channel]
-        if frames.shape[1] > 1:
-            mono /= np.float32(frames.shape[1])
-        rate = self._format.sample_rate
-        places = (self._samples + clipped) * SAMPLE_RATE // rate + self._epoch_start
-        self._samples += len(mono)
-        return self._segment(self._resampler.process(mono), places)
+            frames, peak = np.clip(np.where(bad, np.float32(0.0), frames), -1.0, 1.0), 1.0
+        mix = self._meter.take(frames, peak)
+        self.counters["clipped_samples"] += len(mix.clipped)
+        places = self._place(self._samples + mix.clipped)
+        for count, report in mix.reports:
+            self._note(self._place(self._samples + count), report)
+        self._samples += len(mix.mono)
+        return self._segment(self._resampler.process(mix.mono), places)
+
+    def _place(self, sample: Any) -> Any:
+        """Stream index of an input sample of this epoch, or of an array of them."""
+        return sample * SAMPLE_RATE // self._format.sample_rate + self._epoch_start
 
     def _segment(self, samples: FloatArray, clipped: npt.NDArray[np.int64]) -> list[SpeechChunk]:
         self.counters["stream_samples"] += len(samples)
@@ -284,6 +314,11 @@ class AudioFrontEnd:
         start_ns = self._timeline.stamp(chunk.utterance_start)
         end = chunk.start + len(chunk.samples)
         self._dropped = [d for d in self._dropped if d[1] > chunk.utterance_start]
+        held = [report for place, report in self._reports if place <= end]
+        fault = held[-1].fault
+        # What was read in the wrong format once is not what was said.
+        if any(report.fault is Fault.FORMAT for report in held):
+            fault = Fault.FORMAT
         return SpeechChunk(
             utterance_id=chunk.utterance_id,
             sequence=chunk.sequence,
@@ -291,7 +326,7 @@ class AudioFrontEnd:
             utterance_start_ns=start_ns,
             first_sample=chunk.start - chunk.utterance_start,
             samples=chunk.samples,
-            quality=chunk.quality,
+            quality=replace(chunk.quality, input_level_dbfs=held[-1].level_dbfs, fault=fault),
             last=chunk.last,
             truncated=chunk.truncated,
             endpoint=chunk.endpoint,
@@ -312,3 +347,14 @@ class AudioFrontEnd:
         # Stamps may go backwards: only what is a minute old is surely over.
         self._robot = [r for r in self._robot if r[1] is None or r[1] > begin_ns - 60 * SECOND]
         return any(a < end_ns and (b is None or b > begin_ns) for a, b in self._robot)
+
+
+def _contradicted(rate: float, pcm_format: PcmFormat) -> str:
+    """What to say of a rate that stamps speak of; 0 where they jump back and forth."""
+    if rate == 0.0:
+        return "the stamps of the audio jump back and forth: does more than one node publish it?"
+    return (
+        f"audio comes at {rate:.0f} samples a second by its stamps but is read as "
+        f"{pcm_format.sample_rate} Hz, {pcm_format.channels} ch, {pcm_format.sample_format}: check "
+        "audio.sample_rate, audio.channels and audio.sample_format, or AudioInfo (audio.use_info)"
+    )

@@ -148,8 +148,8 @@ def mean_square(samples: FloatArray) -> float:
 def measure_quality(
     samples: FloatArray,
     speech_probabilities: FloatArray | None = None,
-    threshold: float = 0.3,
-    release_threshold: float = 0.2,
+    threshold: float = 0.4,
+    release_threshold: float = 0.25,
 ) -> SignalQuality:
     """Quality of a finished recording that holds one utterance.
 

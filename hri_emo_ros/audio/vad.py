@@ -9,6 +9,7 @@ number of frames in one call, at half the size: it leaves out the one for 8 kHz.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -29,15 +30,18 @@ _CONTEXT = 64
 """Samples of the frame before that the network sees with each frame."""
 _STATE = (1, 1, 128)
 
-# The network is deaf to speech with peaks at -40 dBFS (it loses 5 % of 600 clips at a threshold of 0.3),
-# and to shouts at full scale once it has heard a few (1 %); with these, 0.3 % and none.
-_PEAK = 0.1
-"""Peak (-20 dBFS) to which sound is brought for the network."""
-_LEAST_GAIN, _MOST_GAIN = 0.1, 5.0
-"""More than 14 dB would lose a third fewer of the quietest utterances and take a third more noises for
-speech."""
+# By itself the network is deaf to speech with peaks at -40 dBFS, and to shouts at full scale once it has
+# heard a few; raising noise together with speech would make it deaf to the beginning of the speech. What
+# each of these is worth is in docs/voice_activity.md.
+_QUIET_PEAK, _LOUD_PEAK = 0.1, 0.3
+"""Peaks (-20, -10 dBFS) between which sound is left alone; quieter sound is raised, louder one lowered."""
+_NOISE_PEAK = 0.01
+"""Peak (-40 dBFS) above which what is heard between the words is not raised."""
+_MOST_GAIN = 10.0
 _PEAK_DECAY = 0.98
 """By frame: the peak that was heard is forgotten with a time constant of 1.6 s."""
+_NOISE_FRAMES = 31
+"""Frames (1 s) whose quietest counts as what is heard between the words."""
 
 
 class SpeechDetector(Protocol):
@@ -68,6 +72,7 @@ class SileroVad:
         self._context: FloatArray = np.zeros(_CONTEXT, np.float32)
         self._h = self._c = np.zeros(_STATE, np.float32)
         self._peak = 0.0
+        self._peaks: deque[float] = deque(maxlen=_NOISE_FRAMES)
 
     def probability(self, frame: FloatArray) -> float:
         """Probability that `frame` (float32 [512], 16 kHz) holds speech, [0, 1]."""
@@ -90,8 +95,11 @@ class SileroVad:
         """What each frame is multiplied with, [n]."""
         gains = np.empty(len(frames), np.float32)
         for i, peak in enumerate(np.abs(frames).max(axis=1).tolist()):
-            self._peak = max(peak, self._peak * _PEAK_DECAY)
-            gains[i] = min(max(_PEAK / max(self._peak, 1e-9), _LEAST_GAIN), _MOST_GAIN)
+            self._peaks.append(peak)
+            self._peak = max(peak, self._peak * _PEAK_DECAY, 1e-9)
+            raised = min(_QUIET_PEAK / self._peak, _NOISE_PEAK / max(min(self._peaks), 1e-9))
+            lowered = min(_LOUD_PEAK / self._peak, 1.0)
+            gains[i] = min(max(raised, lowered), _MOST_GAIN)
         return gains
 
 

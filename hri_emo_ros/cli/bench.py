@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
         raise HriEmoError(f"--hours is {args.hours:g}, must be 0.001 to 48")
     chosen = {"model.bundle": args.bundle, "asr.backend": args.asr}
     parameters = load_parameters(None, [f"{k}:={v}" for k, v in chosen.items() if v])
+    from hri_emo_ros.data.json_files import write_json
     from hri_emo_ros.evaluation.bench import bench, check_clips, default_manifest, machine
-    from hri_emo_ros.evaluation.run_files import write_json
 
     manifest = args.manifest or default_manifest()
     if manifest is None:

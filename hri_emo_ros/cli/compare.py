@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit status."""
+    from hri_emo_ros.data.json_files import write_json
     from hri_emo_ros.evaluation.compare import compare_runs, load_run
     from hri_emo_ros.evaluation.report import shown
-    from hri_emo_ros.evaluation.run_files import write_json
 
     result = compare_runs(load_run(args.first), load_run(args.second))
     if args.json is not None:

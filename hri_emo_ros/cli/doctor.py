@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         style = "red" if finding.needed else "yellow"
         mark = Text("!", style=style) if finding.problem else Text("✓", style="green")
         table.add_row(
-            mark, finding.part, Text(finding.problem, style) if finding.problem else finding.found
+            mark,
+            finding.part,
+            Text(finding.problem, style) if finding.problem else Text(finding.found),
         )
     console = Console()
     console.print(table)
@@ -154,9 +156,10 @@ def _audio_messages(wanted: str) -> str:
 
 def _detector(values: dict[str, Any]) -> str:
     from hri_emo_ros.audio.frontend import AudioFrontEnd
+    from hri_emo_ros.audio.vad import MODEL_NAME
 
     AudioFrontEnd(values)
-    return f"Silero VAD, threshold {values['vad.threshold']:g}"
+    return f"{MODEL_NAME}, threshold {values['vad.threshold']:g}"
 
 
 def _recogniser(values: dict[str, Any], emotion: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ from rich.console import Console
 
 from hri_emo_ros import messages
 from hri_emo_ros.asr import Recogniser, make_recogniser
-from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.audio.files import float_format, read_audio, read_samples
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
-from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline
-from hri_emo_ros.types import SAMPLE_RATE, Fault, FloatArray, Transcript, TranscriptStatus
+from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline, run_whole
+from hri_emo_ros.types import Fault, FloatArray, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import from_outcome
 from hri_emo_ros.view.terminal import history_table, now_panel
 
-BLOCK = SAMPLE_RATE // 10
-"""Samples fed at a time."""
+BLOCK = 0.1
+"""Seconds fed at a time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,15 +81,26 @@ def load_engine(values: dict[str, Any]) -> EmotionEngine:
 def run(args: argparse.Namespace) -> int:
     """Estimate every clip and print."""
     values = pipeline_parameters(args)
-    clips = [(path, read_audio(path)) for path in args.clips]
+    channel = int(values["speech_node"]["audio.channel"])
+    clips = [(path, *read_samples(path)) for path in args.clips]
     engine = load_engine(values["emotion_node"])
     recogniser = None if args.text is not None else make_recogniser(values["asr_node"])
+    if args.text is not None:
+        values["emotion_node"]["transcript.source"] = "transcript"
+    # One for all clips: a voice that was in one is known in the next.
+    joiner = UtteranceJoiner(engine, values["emotion_node"], lambda outcome: None, live=False)
     results = []
-    for path, samples in clips:
+    for path, samples, rate in clips:
         if args.whole or args.text is not None:
-            outcomes = [estimate_whole(samples, args.text, engine, recogniser)]
+            mono = read_audio(path, channel)
+            outcomes = [estimate_whole(mono, args.text, joiner, recogniser)]
         else:
-            outcomes = list(estimate_utterances(samples, values, engine, recogniser))
+            front_end = AudioFrontEnd(values["speech_node"])
+            front_end.set_format(float_format(rate, samples.shape[1]))
+            inputs = file_blocks(samples, rate)
+            outcomes = list(estimate_utterances(inputs, front_end, joiner, recogniser))
+            for fault in front_end.faults.values():
+                print(f"{path}: {fault}", file=sys.stderr)
         results.append((path, outcomes))
     if args.json:
         print(json.dumps([_file_json(p, o) for p, o in results], indent=2, ensure_ascii=False))
@@ -96,49 +108,48 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     for path, outcomes in results:
         if not outcomes:
-            console.print(f"{path}: no speech found", highlight=False, soft_wrap=True)
+            console.print(f"{path}: no speech found", markup=False, highlight=False, soft_wrap=True)
         elif len(outcomes) == 1:
             console.print(now_panel(from_outcome(outcomes[0]), str(path)))
         else:
-            console.print(str(path), highlight=False, soft_wrap=True)
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
             console.print(history_table([from_outcome(outcome) for outcome in outcomes]))
     return 0
 
 
 def estimate_whole(
-    samples: FloatArray, text: str | None, engine: EmotionEngine, recogniser: Recogniser | None
+    samples: FloatArray, text: str | None, joiner: UtteranceJoiner, recogniser: Recogniser | None
 ) -> Outcome:
     """A clip as one utterance."""
     transcript = Transcript(text) if text is not None else None
     if transcript is None and recogniser is not None:
         transcript = recogniser.transcribe(samples, measure_quality(samples))
-    estimate = engine.estimate(samples, transcript)
-    asr = transcript.latency if transcript else 0.0
-    latency = {"asr": asr, **estimate.latency}
-    latency["total"] = sum(v for k, v in latency.items() if k != "total")
-    return Outcome(1, "final", 0, estimate, latency)
+    return _checked(run_whole(samples, transcript, joiner))
+
+
+def file_blocks(samples: FloatArray, rate: int) -> Iterator[AudioMessage]:
+    """A file's samples [n, channels] as the messages of a robot that records them."""
+    length = max(1, round(BLOCK * rate))
+    for start in range(0, len(samples), length):
+        yield AudioMessage(samples[start : start + length], start * 1_000_000_000 // rate)
 
 
 def estimate_utterances(
-    samples: FloatArray,
-    values: dict[str, dict[str, Any]],
-    engine: EmotionEngine,
+    inputs: Iterator[AudioMessage],
+    front_end: AudioFrontEnd,
+    joiner: UtteranceJoiner,
     recogniser: Recogniser | None,
 ) -> Iterator[Outcome]:
     """The final outcome of every utterance that the segmenter finds in a clip."""
-    front_end = AudioFrontEnd(
-        {**values["speech_node"], "audio.sample_rate": SAMPLE_RATE, "audio.channels": 1}
-    )
-    blocks = (
-        AudioMessage(samples[start : start + BLOCK], round(start / SAMPLE_RATE * 1e9))
-        for start in range(0, len(samples), BLOCK)
-    )
-    joiner = UtteranceJoiner(engine, values["emotion_node"], lambda outcome: None, live=False)
-    for record in run_offline(blocks, front_end, recogniser, joiner):
+    for record in run_offline(inputs, front_end, recogniser, joiner):
         if isinstance(record, Outcome) and record.stage == "final":
-            if record.error:
-                raise HriEmoError(f"the estimate failed: {record.error}")
-            yield record
+            yield _checked(record)
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    if outcome.error:
+        raise HriEmoError(f"the estimate failed: {outcome.error}")
+    return outcome
 
 
 def _file_json(path: Path, outcomes: list[Outcome]) -> dict[str, Any]:

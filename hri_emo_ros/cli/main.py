@@ -27,6 +27,7 @@ COMMANDS = {
     "vad": "measure which speech is heard and which noise is taken for speech",
     "train": "train a model from a YAML configuration",
     "evaluate": "score a bundle on a manifest of clips and texts",
+    "voices": "score how well voices are told apart on bags of clips",
     "runs": "compare training runs",
     "doctor": "say whether the nodes would start here, and with what",
     "parameters": "print every node parameter with default, bounds and meaning",

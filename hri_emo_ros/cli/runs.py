@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from hri_emo_ros.errors import HriEmoError
-    from hri_emo_ros.training.runs import FIGURES, find_runs, plot
+    from hri_emo_ros.evaluation.runs import FIGURES, find_runs, plot
 
     if args.figure not in FIGURES:
         raise HriEmoError(f"--figure is '{args.figure}', must be one of: {', '.join(FIGURES)}")

@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise HriEmoError("nothing to sweep: give --snr, --gain, --rate, --codec or --wer")
     _check(wanted)
     parameters = pipeline_parameters(args)
+    from hri_emo_ros.data.noise import NoiseSource
     from hri_emo_ros.evaluation.bags import AudioBag
-    from hri_emo_ros.evaluation.noise import NoiseSource
     from hri_emo_ros.evaluation.replay import Replayer
     from hri_emo_ros.evaluation.sweep import Condition, Sweep, plot, write_csv
 

@@ -30,25 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hri_emo_ros.training.config import load_config, pick_stages
+    from hri_emo_ros.training.recipe import load_recipes, pick_stages
 
     overrides = list(args.overrides)
     if args.fold is not None:
         overrides.append(f"data.fold={args.fold}")
-    configs = load_config(args.config, overrides)
-    chosen = pick_stages(configs, args.stage)
+    recipes = load_recipes(args.config, overrides)
+    chosen = pick_stages(recipes, args.stage)
     console = Console()
     if args.dry_run_random:
-        from hri_emo_ros.training.dry_run import dry_run
+        from hri_emo_ros.cli.dry_run import dry_run
 
-        for config in chosen:
-            console.print(dry_run(config).describe(), highlight=False)
+        for recipe in chosen:
+            console.print(dry_run(recipe).describe(), highlight=False)
         return 0
-    from hri_emo_ros.training.data import data_root
+    from hri_emo_ros.training.items import data_root
     from hri_emo_ros.training.stages import run_folder, train
 
     out = Path(args.out)
-    train(configs, data_root(args.data_root), out, args.resume, console, args.stage)
-    for config in chosen if os.environ.get("RANK", "0") == "0" else ():
-        console.print(f"bundle: {run_folder(config, out) / 'bundle'}", highlight=False)
+    train(recipes, data_root(args.data_root), out, args.resume, console, args.stage)
+    for recipe in chosen if os.environ.get("RANK", "0") == "0" else ():
+        console.print(f"bundle: {run_folder(recipe, out) / 'bundle'}", highlight=False)
     return 0

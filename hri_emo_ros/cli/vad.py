@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         raise HriEmoError("nothing to hear: give --manifest, --noise or both")
     parameters = _parameters(args)
     levels = [_peak(text) for text in args.peak.split(",")]
+    from hri_emo_ros.data.json_files import write_json
     from hri_emo_ros.evaluation.hearing import hear
-    from hri_emo_ros.evaluation.run_files import write_json
 
     console = Console(stderr=True)
     with console.status("") as status:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hri_emo_ros.audio.quality import measure_quality
+from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.evaluation.excerpts import excerpts
 from hri_emo_ros.evaluation.labels import Label
 from hri_emo_ros.evaluation.replay import Replayer, ReplayRun

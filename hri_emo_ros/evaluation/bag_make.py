@@ -15,18 +15,13 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
 from rosbags.typesys.store import Typestore
 
+from hri_emo_ros.data.clips import read_clip, speech_bounds, speech_level
+from hri_emo_ros.data.manifest import Row, read_manifest
+from hri_emo_ros.data.noise import NoiseSource
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_writer import LATCHED, RELIABLE, new_bag
 from hri_emo_ros.evaluation.bags import LABEL_TOPIC
-from hri_emo_ros.evaluation.clips import (
-    Clip,
-    read_clip,
-    read_manifest,
-    speech_bounds,
-    speech_level,
-)
 from hri_emo_ros.evaluation.labels import Label, write_labels
-from hri_emo_ros.evaluation.noise import NoiseSource
 from hri_emo_ros.evaluation.rosbag_types import (
     AUDIO_DATA,
     AUDIO_DATA_STAMPED,
@@ -108,7 +103,7 @@ def make_bag(recipe: BagRecipe, out: Path) -> list[Label]:
         HriEmoError: the recipe, the manifest or a clip is refused, or `out` exists.
     """
     recipe.check()
-    clips = read_manifest(recipe.manifest)
+    clips = spoken(recipe.manifest)
     noise = _noise(recipe, clips)
     labels: list[Label] = []
     with new_bag(out, recipe.storage) as writer:
@@ -124,7 +119,20 @@ def make_bag(recipe: BagRecipe, out: Path) -> list[Label]:
     return labels
 
 
-def _noise(recipe: BagRecipe, clips: Sequence[Clip]) -> NoiseSource | None:
+def spoken(manifest: Path) -> list[Row]:
+    """The lines of a manifest, all of which must be clips.
+
+    Raises:
+        HriEmoError: a line is refused or names no file, or there is none.
+    """
+    rows = read_manifest(manifest).strictly()
+    for row in rows:
+        if row.path is None:
+            raise HriEmoError(f"the manifest '{manifest}' line {row.line}: path is empty")
+    return rows
+
+
+def _noise(recipe: BagRecipe, clips: Sequence[Row]) -> NoiseSource | None:
     """The background, at its distance from the mean level of all clips' speech."""
     # Reads every clip once, so a broken one is found before anything is written.
     powers = [speech_level(_sample(clip, recipe)) ** 2 for clip in clips]
@@ -136,7 +144,7 @@ def _noise(recipe: BagRecipe, clips: Sequence[Clip]) -> NoiseSource | None:
 
 
 def _sounds(
-    recipe: BagRecipe, clips: Sequence[Clip], noise: NoiseSource | None, labels: list[Label]
+    recipe: BagRecipe, clips: Sequence[Row], noise: NoiseSource | None, labels: list[Label]
 ) -> Iterator[FloatArray]:
     """Gap, clip, gap, ..., clip, gap over the noise, [n] float32; adds to `labels` on the way."""
     random = np.random.default_rng(recipe.seed)
@@ -172,15 +180,16 @@ def _sounds(
             seconds = position / recipe.rate
             clip = clips[index]
             labels.append(
-                Label(seconds + start, seconds + end, clip.emotion, clip.speaker, clip.text)
+                Label(seconds + start, seconds + end, clip.label, clip.speaker, clip.text)
             )
             yield over_noise(samples)
     yield over_noise(gap())
 
 
-def _sample(clip: Clip, recipe: BagRecipe) -> FloatArray:
+def _sample(clip: Row, recipe: BagRecipe) -> FloatArray:
     """The clip at the bag's rate and level, [n]; never louder than full scale."""
-    samples = read_clip(clip, recipe.rate)
+    assert clip.path is not None
+    samples = read_clip(clip.path, recipe.rate, clip.start, clip.end)
     if recipe.level_dbfs is not None:
         level, peak = speech_level(samples), float(np.abs(samples).max(initial=0.0))
         if level > 0:

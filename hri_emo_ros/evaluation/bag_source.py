@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
-from hri_emo_ros.evaluation.bags import AudioBag, RecordedAudio, TruncatedBagError
+from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.evaluation.bags import AudioBag, Sound, TruncatedBagError
 from hri_emo_ros.evaluation.envelope import Envelope
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import AudioMessage, Input, RobotSpeaking
@@ -47,13 +47,8 @@ class BagSource:
     ) -> None:
         self._bag, self._disturb, self._progress = bag, disturb, progress
         self._output_rate: int | None = getattr(disturb, "output_rate", None)
-        self._use_info = bool(parameters["audio.use_info"])
-        self._format = PcmFormat(
-            int(parameters["audio.sample_rate"]),  # type: ignore[arg-type]
-            int(parameters["audio.channels"]),  # type: ignore[arg-type]
-            str(parameters["audio.sample_format"]),
-        )
-        self._decoder = PcmDecoder(self._format)
+        self._sounds = bag.sounds(parameters)
+        self._format: PcmFormat | None = None
         self._started = False
         self._block: list[FloatArray] = []
         self._block_frames = 0
@@ -65,17 +60,18 @@ class BagSource:
 
     def inputs(self) -> Iterator[Input]:
         """Formats, audio and when the robot spoke, in order."""
-        told = self._bag.format if self._use_info else None
-        yield self._switch(told or self._format)
         try:
-            for event in self._bag.events():
+            for event in self._sounds:
                 if isinstance(event, RobotSpeaking):
                     yield from self._taken()
                     yield event
                     continue
-                if event.format is not None and event.format != self._format:
+                if event.format != self._format:
                     yield from self._taken()
-                    yield self._switch(event.format)
+                    self._format = event.format
+                    # A disturbance may be another microphone's rate.
+                    rate = self._output_rate or event.format.sample_rate
+                    yield replace(event.format, sample_rate=rate)
                 yield from self._take(event)
         except TruncatedBagError as error:
             self.truncated = str(error)
@@ -83,19 +79,13 @@ class BagSource:
         if self._progress is not None:
             self._progress(self._bag.duration, self._bag.duration)
 
-    def _switch(self, pcm_format: PcmFormat) -> PcmFormat:
-        self._format = pcm_format
-        self._decoder = PcmDecoder(pcm_format)
-        # A disturbance may be another microphone's rate.
-        return replace(pcm_format, sample_rate=self._output_rate or pcm_format.sample_rate)
-
-    def _take(self, event: RecordedAudio) -> Iterator[AudioMessage]:
-        samples = self._heard(event)
+    def _take(self, sound: Sound) -> Iterator[AudioMessage]:
+        samples = self._heard(sound)
+        event, rate = sound.message, self._output_rate or sound.format.sample_rate
         if not event.stamped:
             # Reception jitters, and the front end looks at each message's.
             yield AudioMessage(samples, event.stamp_ns, received=True)
             return
-        rate = self._output_rate or self._format.sample_rate
         due_ns = self._block_stamp_ns + self._block_frames * 1_000_000_000 // rate
         # What a resampler holds back comes with the next message: its stamps no longer fit.
         follows = self._output_rate is not None or abs(event.stamp_ns - due_ns) < _SAME_STAMP_NS
@@ -117,17 +107,13 @@ class BagSource:
             self._block, self._block_frames = [], 0
             yield AudioMessage(samples, self._block_stamp_ns if known else None)
 
-    def _heard(self, event: RecordedAudio) -> FloatArray:
+    def _heard(self, sound: Sound) -> FloatArray:
         """The message's samples as the pipeline is to hear them."""
-        samples = self._decoder.decode(event.data)
-        rate = self._format.sample_rate
-        start = (event.stamp_ns - self._bag.origin_ns) * 1e-9
-        if not event.stamped:
-            start -= len(samples) / rate
-        self.seconds = max(self.seconds, start + len(samples) / rate)
+        samples, rate = sound.frames, sound.format.sample_rate
+        self.seconds = max(self.seconds, sound.start + len(samples) / rate)
         if self._disturb is not None:
             samples = self._disturb(samples, rate)
-        self.envelope.add(samples, start, self._output_rate or rate)
+        self.envelope.add(samples, sound.start, self._output_rate or rate)
         if self._progress is not None:
-            self._progress(self._bag.seconds(event.receive_ns), self._bag.duration)
+            self._progress(self._bag.seconds(sound.message.receive_ns), self._bag.duration)
         return samples

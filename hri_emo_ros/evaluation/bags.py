@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Protocol
 
-import apsw
-import numpy as np
 import zstandard
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import Reader
 
-from hri_emo_ros.audio.pcm import PcmFormat, check_coding_format
+from hri_emo_ros import parameters as declared
+from hri_emo_ros.audio.messages import info_format, read_message
+from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat, declared_format
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.labels import Label, check_within, ordered, parse_annotation
 from hri_emo_ros.evaluation.rosbag_types import (
-    AUDIO_DATA,
     AUDIO_INFO,
     AUDIO_STAMPED,
     AUDIO_TYPES,
-    PYAUDIO_FORMATS,
     typestore_for,
 )
 from hri_emo_ros.evaluation.salvage import SalvagedBag
+from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import RobotSpeaking
+from hri_emo_ros.types import FloatArray
 
 LABEL_TOPIC = "/emotion_labels"
 """std_msgs/String, each message one JSON object with the keys of the labels' CSV."""
@@ -36,11 +39,9 @@ _STRING = "std_msgs/msg/String"
 _BOOL = "std_msgs/msg/Bool"
 _CLOCK_TOLERANCE_NS = 5_000_000_000
 """Stamps further than this from the receive times count from another origin (a sensor's boot)."""
-# What rosbags and its storages raise on broken files; none of it is documented.
-_BROKEN = (
-    ReaderError, AssertionError, struct.error, apsw.Error, zstandard.ZstdError, IndexError,
-    KeyError, TypeError, ValueError, RuntimeError, EOFError,
-)  # fmt: skip
+_STORAGES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_ZSTD = zstandard.FRAME_HEADER
+"""What a compressed message begins with; a CDR message begins with 0."""
 
 
 class TruncatedBagError(HriEmoError):
@@ -62,6 +63,18 @@ class RecordedAudio:
     """Set where the message itself tells (AudioStamped)."""
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A message's samples, in the format that holds at its place."""
+
+    message: RecordedAudio
+    frames: FloatArray
+    """[n, channels], full scale [-1, 1]."""
+    format: PcmFormat
+    start: float
+    """Time of the first sample, s from the bag's start."""
+
+
 class _Storage(Protocol):
     connections: list[Connection]
     start_time: int
@@ -80,7 +93,7 @@ class AudioBag:
     A context manager; reading is streamed, so memory does not grow with the bag's length.
 
     Args:
-        path: the bag's folder, or one .mcap or .db3 file of it.
+        path: the bag's folder, or one .mcap or .db3 file of it, compressed (.zstd) or not.
         topic: the audio topic; empty takes the only one there is.
 
     Raises:
@@ -89,23 +102,51 @@ class AudioBag:
 
     def __init__(self, path: Path, topic: str = "") -> None:
         self.path = path
-        self._storage, self._damaged = _open(path)
+        self._resources = ExitStack()
         try:
-            self._connection = self._choose(topic)
-            self.topic = self._connection.topic
-            self.message_type = self._connection.msgtype
-            self.start_ns = self._storage.start_time
-            self.duration = max(0, self._storage.end_time - 1 - self.start_ns) * 1e-9
-            """Seconds from the first to the last message of any topic."""
-            self.message_count = self._connection.msgcount
-            self._store = typestore_for(self._connection)
-            self.format = self._info()
-            self._robot = self._robot_topic()
-            self.origin_ns = self._origin()
-            """Sensor stamp of the bag's start: what to subtract from stamps to get the bag's time."""
-        except BaseException:
-            self._storage.close()
+            self._open(topic)
+        except HriEmoError:
+            self.close()
             raise
+        except (
+            Exception
+        ) as error:  # Nothing of what the libraries raise on broken files is documented.
+            self.close()
+            raise HriEmoError(f"bag '{path}' cannot be read: {_reason(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, topic: str) -> None:
+        self._storage, self._damaged = _open_storage(self.path, self._resources)
+        self._connection = self._choose(topic)
+        self.topic = self._connection.topic
+        self.message_type = self._connection.msgtype
+        self.start_ns = self._storage.start_time
+        self.duration = max(0, self._storage.end_time - 1 - self.start_ns) * 1e-9
+        """Seconds from the first to the last message of any topic."""
+        self.message_count = self._connection.msgcount
+        example = next(self._raw([self._connection]), None)
+        self._store = typestore_for(self._connection, example[2] if example else b"")
+        first = self._decode(example[2], example[1]) if example else None
+        self._info = self._info_topic()
+        self._format: PcmFormat | HriEmoError | None = (
+            first.format if first and first.format else self._first_info()
+        )
+        self._robot = self._robot_topic()
+        self.origin_ns = self.start_ns - self._clock_difference(first)
+        """Sensor stamp of the bag's start: what to subtract from stamps to get the bag's time."""
+
+    @property
+    def format(self) -> PcmFormat | None:
+        """What the first message or the first AudioInfo tells; None if nothing does.
+
+        Raises:
+            HriEmoError: AudioInfo tells of compressed audio or of nothing possible.
+        """
+        if isinstance(self._format, HriEmoError):
+            raise self._format
+        return self._format
 
     def __enter__(self) -> AudioBag:
         return self
@@ -120,7 +161,7 @@ class AudioBag:
 
     def close(self) -> None:
         """Release the bag's files."""
-        self._storage.close()
+        self._resources.close()
 
     def seconds(self, receive_ns: int) -> float:
         """Time since the bag's start."""
@@ -132,31 +173,73 @@ class AudioBag:
         Raises:
             TruncatedBagError: at the end, where the bag breaks off.
         """
-        for event in self.events():
+        for event in self.events(follow_info=False):
             if isinstance(event, RecordedAudio):
                 yield event
 
-    def events(self) -> Iterator[RecordedAudio | RobotSpeaking]:
-        """Audio, and when the robot said that it spoke (a std_msgs/Bool named robot_speaking).
+    def sounds(
+        self, parameters: Mapping[str, Value] | None = None
+    ) -> Iterator[Sound | RobotSpeaking]:
+        """Decoded audio, each message in the format that holds where it stands.
+
+        Args:
+            parameters: of the speech node, for a bag that tells no format (or is not to be asked).
 
         Raises:
+            HriEmoError: compressed or impossible audio; `TruncatedBagError` as `events`.
+        """
+        values = declared.check("speech_node", parameters or {})
+        use_info = bool(values["audio.use_info"])
+        decoder = PcmDecoder((self.format if use_info else None) or declared_format(values))
+        told: PcmFormat | None = None
+        for event in self.events(follow_info=use_info):
+            if isinstance(event, RobotSpeaking):
+                yield event
+                continue
+            new = event if isinstance(event, PcmFormat) else event.format
+            if new is not None and new != told:
+                told = new
+                if new != decoder.format:
+                    decoder = PcmDecoder(new)
+            if isinstance(event, RecordedAudio):
+                frames = decoder.decode(event.data)
+                start = (event.stamp_ns - self.origin_ns) * 1e-9
+                if not event.stamped:
+                    start -= len(frames) / decoder.format.sample_rate
+                yield Sound(event, frames, decoder.format, start)
+
+    def events(
+        self, follow_info: bool = True
+    ) -> Iterator[RecordedAudio | RobotSpeaking | PcmFormat]:
+        """Audio, each new format that AudioInfo tells (if `follow_info`), and when the robot said that
+        it spoke (a std_msgs/Bool named robot_speaking).
+
+        Raises:
+            HriEmoError: AudioInfo tells of compressed audio or of nothing possible.
             TruncatedBagError: at the end, where the bag breaks off.
         """
         last = self.start_ns
         count = 0
-        wanted = [self._connection, *([self._robot] if self._robot else [])]
+        told = self._format
+        info = self._info if follow_info else None
+        wanted = [c for c in (self._connection, self._robot, info) if c is not None]
         try:
-            for connection, receive_ns, raw in self._storage.messages(wanted):
+            for connection, receive_ns, raw in self._raw(wanted):
                 last = receive_ns
-                if connection.topic != self.topic:
+                if connection.topic == self.topic:
+                    count += 1
+                    yield self._decode(raw, receive_ns)
+                elif connection.msgtype == _BOOL:
                     active: Any = typestore_for(connection).deserialize_cdr(raw, _BOOL)
                     stamp_ns = receive_ns - self.start_ns + self.origin_ns
                     yield RobotSpeaking(bool(active.data), stamp_ns)
-                    continue
-                count += 1
-                yield self._decode(self._deserialise(raw), receive_ns)
-        except _BROKEN as error:
-            raise self._truncated(count, last) from error
+                elif (new := self._told(connection, raw)) != told:
+                    told = new
+                    yield new
+        except HriEmoError:
+            raise
+        except Exception as error:
+            self._damaged = self._damaged or _reason(error)
         if self._damaged:
             raise self._truncated(count, last)
 
@@ -182,12 +265,9 @@ class AudioBag:
         where = f"bag '{self.path}' topic '{connection.topic}'"
         store = typestore_for(connection)
         labels = []
-        for _, _, raw in self._storage.messages([connection]):
-            message: Any = store.deserialize_cdr(raw, _STRING)
+        for text in self._strings(connection, store):
             labels.append(
-                parse_annotation(message.data, where, known)
-                if known
-                else parse_annotation(message.data, where)
+                parse_annotation(text, where, known) if known else parse_annotation(text, where)
             )
         return check_within(ordered(labels, where), self.duration, where)
 
@@ -217,26 +297,43 @@ class AudioBag:
             )
         return audio[0]
 
-    def _info(self) -> PcmFormat | None:
-        """The first AudioInfo that belongs to the audio topic."""
+    def _info_topic(self) -> Connection | None:
+        """The AudioInfo that belongs to the audio topic."""
         if self.message_type == AUDIO_STAMPED:
-            first = next(iter(self._storage.messages([self._connection])), None)
-            return self._decode(self._deserialise(first[2]), 0).format if first else None
+            return None
         infos = [c for c in self._storage.connections if c.msgtype == AUDIO_INFO]
         # /mic/audio and /mic/audio_info share most of their beginning.
-        infos.sort(key=lambda c: _shared(c.topic, self.topic), reverse=True)
-        for connection in infos:
-            store = typestore_for(connection)
-            for _, _, raw in self._storage.messages([connection]):
-                info: Any = store.deserialize_cdr(raw, AUDIO_INFO)
-                try:
-                    check_coding_format(info.coding_format)
-                    return PcmFormat(int(info.sample_rate), int(info.channels), info.sample_format)
-                except HriEmoError as error:
-                    raise HriEmoError(
-                        f"bag '{self.path}' topic '{connection.topic}': {error}"
-                    ) from error
+        return max(infos, key=lambda c: _shared(c.topic, self.topic), default=None)
+
+    def _first_info(self) -> PcmFormat | HriEmoError | None:
+        if self._info is None:
+            return None
+        for connection, _, raw in self._raw([self._info]):
+            try:
+                return self._told(connection, raw)
+            except HriEmoError as error:
+                return error
         return None
+
+    def _told(self, connection: Connection, raw: bytes) -> PcmFormat:
+        try:
+            return info_format(typestore_for(connection).deserialize_cdr(raw, AUDIO_INFO))
+        except HriEmoError as error:
+            raise HriEmoError(f"bag '{self.path}' topic '{connection.topic}': {error}") from error
+
+    def _strings(self, connection: Connection, store: Any) -> Iterator[str]:
+        """The texts on a std_msgs/String topic, up to where the bag breaks off."""
+        try:
+            for _, _, raw in self._raw([connection]):
+                yield store.deserialize_cdr(raw, _STRING).data
+        except Exception as error:
+            self._damaged = self._damaged or _reason(error)
+
+    def _raw(self, connections: list[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+        for connection, receive_ns, raw in self._storage.messages(connections):
+            # A file of a bag whose messages are compressed says so in metadata.yaml only.
+            plain = _decompressed(raw) if bytes(raw[:4]) == _ZSTD else raw
+            yield connection, receive_ns, plain
 
     def _robot_topic(self) -> Connection | None:
         return next(
@@ -248,54 +345,25 @@ class AudioBag:
             None,
         )
 
-    def _origin(self) -> int:
-        """The bag's start on the sensor's clock.
+    def _clock_difference(self, first: RecordedAudio | None) -> int:
+        """Receive time of the first message less its stamp, if the two count from different origins.
 
         Where both clocks count from the same origin they are taken for one, so that the transport's
         real delay stays in; else the first message is taken to be received at once.
         """
-        for _, receive_ns, raw in self._storage.messages([self._connection]):
-            difference = receive_ns - self._decode(self._deserialise(raw), receive_ns).stamp_ns
-            return self.start_ns - (difference if abs(difference) > _CLOCK_TOLERANCE_NS else 0)
-        return self.start_ns
+        difference = first.receive_ns - first.stamp_ns if first is not None else 0
+        return difference if abs(difference) > _CLOCK_TOLERANCE_NS else 0
 
-    def _deserialise(self, raw: bytes) -> Any:
-        return self._store.deserialize_cdr(raw, self.message_type)
-
-    def _decode(self, message: Any, receive_ns: int) -> RecordedAudio:
-        if self.message_type == AUDIO_DATA:
-            if not hasattr(message, "data"):
-                raise HriEmoError(
-                    f"bag '{self.path}': topic '{self.topic}' holds AudioData of mgonzs13's "
-                    "audio_common without its format; record AudioStamped"
-                )
-            return RecordedAudio(receive_ns, receive_ns, message.data.tobytes(), False, None)
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        stamped = stamp != 0
-        stamp = stamp or receive_ns
-        if self.message_type == AUDIO_STAMPED:
-            data, form = self._typed(message.audio)
-            return RecordedAudio(stamp, receive_ns, data, stamped, form)
-        return RecordedAudio(stamp, receive_ns, message.audio.data.tobytes(), stamped, None)
-
-    def _typed(self, audio: Any) -> tuple[bytes, PcmFormat]:
-        """Bytes and format of mgonzs13's Audio, whose samples lie in the array of their type."""
-        form = PYAUDIO_FORMATS.get(int(audio.info.format))
-        if form is None:
-            known = ", ".join(f"{code} ({name})" for code, name in PYAUDIO_FORMATS.items())
-            raise HriEmoError(
-                f"bag '{self.path}': topic '{self.topic}' has the sample format "
-                f"{audio.info.format}, must be one of: {known}"
-            )
-        array = {
-            "F32LE": audio.audio_data.float32_data,
-            "S32LE": audio.audio_data.int32_data,
-            "S16LE": audio.audio_data.int16_data,
-            "S8": audio.audio_data.int8_data,
-            "U8": audio.audio_data.uint8_data,
-        }[form]
-        data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-        return data.tobytes(), PcmFormat(int(audio.info.rate), int(audio.info.channels), form)
+    def _decode(self, raw: bytes, receive_ns: int) -> RecordedAudio:
+        message = self._store.deserialize_cdr(raw, self.message_type)
+        try:
+            audio = read_message(message)
+        except HriEmoError as error:
+            raise HriEmoError(f"bag '{self.path}' topic '{self.topic}': {error}") from error
+        stamp = receive_ns if audio.stamp_ns is None else audio.stamp_ns
+        return RecordedAudio(
+            stamp, receive_ns, audio.data, audio.stamp_ns is not None, audio.format
+        )
 
     def _truncated(self, count: int, last_ns: int) -> TruncatedBagError:
         return TruncatedBagError(
@@ -313,28 +381,81 @@ def _shared(one: str, other: str) -> int:
     return min(len(one), len(other))
 
 
-def _open(path: Path) -> tuple[_Storage, str]:
+def _reason(error: Exception) -> str:
+    """What a library says, on one line."""
+    text = " ".join(f"{error}".split()).rstrip(".")
+    return text[:300] or type(error).__name__
+
+
+def _open_storage(path: Path, resources: ExitStack) -> tuple[_Storage, str]:
     """The bag's storage, and what is wrong with it (empty when nothing is)."""
     if not path.exists():
         raise HriEmoError(f"there is no bag '{path}'")
     if path.is_dir() and not (path / "metadata.yaml").exists():
-        files = sorted((*path.glob("*.mcap"), *path.glob("*.db3")))
+        files = sorted(f for f in path.iterdir() if f.name.endswith(_STORAGES))
         hint = f"or give one file of it, '{files[0]}'" if files else "is this a rosbag2 folder?"
         raise HriEmoError(
             f"bag '{path}' has no metadata.yaml: write it with 'ros2 bag reindex {path}', {hint}"
         )
-    if path.is_file() and path.suffix not in (".mcap", ".db3"):
-        raise HriEmoError(f"'{path}' is no rosbag2: give its folder, or its .mcap or .db3 file")
-    reader = Reader(path)
+    if path.is_file() and not path.name.endswith(_STORAGES):
+        raise HriEmoError(
+            f"'{path}' is no rosbag2: give its folder, or one file of it ({', '.join(_STORAGES)})"
+        )
+    readable = _unpacked(path, resources) if path.suffix == ".zstd" else path
+    readable = _with_journals(readable, resources)
+    reader = Reader(readable)
     try:
         reader.open()
-    except _BROKEN as error:
-        reason = f"{error}".strip().rstrip(".") or type(error).__name__
-        salvaged = _salvage(path)
+    except Exception as error:
+        reason = _reason(error).replace(str(readable), str(path))
+        salvaged = _salvage(readable)
         if salvaged is None or not salvaged.connections:
             raise HriEmoError(f"bag '{path}' cannot be read: {reason}") from error
         return salvaged, reason
+    resources.callback(reader.close)
     return reader, ""  # type: ignore[return-value]
+
+
+def _unpacked(path: Path, resources: ExitStack) -> Path:
+    """A compressed storage file, decompressed into a temporary folder."""
+    target = Path(resources.enter_context(TemporaryDirectory())) / path.stem
+    with path.open("rb") as packed, target.open("wb") as plain:
+        zstandard.ZstdDecompressor().copy_stream(packed, plain)
+    return target
+
+
+def _decompressed(message: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompressobj().decompress(message)
+
+
+def _with_journals(path: Path, resources: ExitStack) -> Path:
+    """The bag with what a killed recorder left in SQLite's journals put into its files.
+
+    rosbags reads past a journal, and SQLite would write into the bag's folder: copies are made of what
+    has one, in a temporary folder beside links to the rest.
+    """
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    journals = [j for f in files if f.suffix == ".db3" for j in _journals(f)]
+    if not journals:
+        return path
+    folder = Path(resources.enter_context(TemporaryDirectory())) / path.stem
+    folder.mkdir()
+    for file in files:
+        copy = folder / file.name
+        if not _journals(file):
+            copy.symlink_to(file.resolve())
+            continue
+        for source in (file, *_journals(file)):
+            shutil.copyfile(source, folder / source.name)
+        with closing(sqlite3.connect(copy)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return folder / path.name if path.is_file() else folder
+
+
+def _journals(file: Path) -> list[Path]:
+    """SQLite's write-ahead log and rollback journal of a file, where they hold anything."""
+    found = (file.with_name(file.name + suffix) for suffix in ("-wal", "-journal"))
+    return [journal for journal in found if journal.is_file() and journal.stat().st_size]
 
 
 def _salvage(path: Path) -> SalvagedBag | None:

@@ -17,11 +17,11 @@ import torch
 
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.vad import SileroVad
-from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
-from hri_emo_ros.evaluation.bags import AudioBag
-from hri_emo_ros.evaluation.clips import read_clip, read_manifest
+from hri_emo_ros.data.clips import read_clip
+from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag, spoken
+from hri_emo_ros.evaluation.bags import AudioBag, Sound
 from hri_emo_ros.evaluation.replay import Parameters, Replayer
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import FloatArray
@@ -129,9 +129,9 @@ def stages(replayer: Replayer, bag: Path) -> dict[str, dict[str, Any]]:
     """Cost of each stage by itself."""
     with AudioBag(bag) as audio:
         pcm = audio.format or PcmFormat(16_000)
-        messages = [message.data for message in audio.messages()]
-    decoder = PcmDecoder(pcm)
-    samples = np.concatenate([decoder.decode(data)[:, 0] for data in messages])
+        sounds = [sound for sound in audio.sounds() if isinstance(sound, Sound)]
+    messages = [sound.message.data for sound in sounds]
+    samples = np.concatenate([sound.frames[:, 0] for sound in sounds])
     seconds = len(samples) / pcm.sample_rate
     clips: list[FloatArray] = [
         samples[start : start + 48_000] for start in range(0, 480_000, 48_000)
@@ -181,11 +181,11 @@ def by_length(
     """What one utterance costs recogniser and model, by its length, ms; the words are not told."""
     with AudioBag(bag) as audio:
         pcm = audio.format or PcmFormat(16_000)
-        decoder = PcmDecoder(pcm)
-        sound = np.concatenate([decoder.decode(message.data)[:, 0] for message in audio.messages()])
+        sounds = [sound for sound in audio.sounds() if isinstance(sound, Sound)]
+    heard = np.concatenate([sound.frames[:, 0] for sound in sounds])
     result = []
     for seconds in LENGTHS:
-        samples = sound[: round(seconds * pcm.sample_rate)]
+        samples = heard[: round(seconds * pcm.sample_rate)]
 
         def recognise(samples: FloatArray = samples) -> None:
             if recogniser is not None:
@@ -252,5 +252,6 @@ def default_manifest() -> Path | None:
 
 def check_clips(manifest: Path) -> None:
     """Raises HriEmoError now for a clip that would stop the bench later."""
-    for clip in read_manifest(manifest):
-        read_clip(clip, 16_000)
+    for clip in spoken(manifest):
+        assert clip.path is not None
+        read_clip(clip.path, 16_000, clip.start, clip.end)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
+from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.evaluation.scores import FIGURES, rounded
 
 _SAME_TIME = 0.02

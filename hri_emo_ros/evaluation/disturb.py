@@ -9,9 +9,9 @@ import numpy.typing as npt
 import soxr
 from scipy.signal import butter, sosfilt
 
+from hri_emo_ros.data.noise import NoiseSource
+from hri_emo_ros.data.words import WordErrors, plain
 from hri_emo_ros.evaluation.labels import Label
-from hri_emo_ros.evaluation.noise import NoiseSource
-from hri_emo_ros.evaluation.scores import normal_words
 from hri_emo_ros.types import FloatArray, SignalQuality, Transcript
 
 _MU = 255.0
@@ -95,9 +95,8 @@ class Resample:
 class SpokenWords:
     """Stands in for the recogniser: the true words, with as many errors as asked for.
 
-    Substitutions, deletions and insertions come in the proportion 6 : 3 : 1, about that of
-    recognisers on clear speech; wrong words are drawn from the recording's own. Confidence is one
-    minus the error rate.
+    Wrong words are drawn from the recording's own (see `WordErrors`). Confidence is one minus the error
+    rate.
 
     Args:
         labels: of the recording, with texts.
@@ -108,8 +107,7 @@ class SpokenWords:
     def __init__(self, labels: Sequence[Label], error_rate: float, seed: int = 0) -> None:
         self._labels, self._rate = labels, error_rate
         self._random = np.random.default_rng([seed, 0x776F7264])
-        words = {word for label in labels for word in normal_words(label.text).split()}
-        self._vocabulary = sorted(words) or ["the"]
+        self._errors = WordErrors(label.text for label in labels)
         self._next = ""
 
     @property
@@ -126,23 +124,7 @@ class SpokenWords:
 
     def transcribe(self, samples: FloatArray, quality: SignalQuality | None = None) -> Transcript:
         """The words of the utterance named before."""
-        words = self._corrupted(normal_words(self._next).split()) if self._rate else [self._next]
-        text = " ".join(words).strip()
+        text = self._next
+        if text and self._rate:
+            text = self._errors(plain(text), self._rate, self._random)
         return Transcript(text, confidence=1.0 - self._rate if text else 0.0)
-
-    def _corrupted(self, words: Sequence[str]) -> list[str]:
-        result = []
-        for word in words:
-            if self._random.random() >= self._rate:
-                result.append(word)
-                continue
-            kind = self._random.random()
-            if kind < 0.6:
-                result.append(self._other(word))
-            elif kind >= 0.9:
-                result += [word, self._other(word)]
-        return result
-
-    def _other(self, word: str) -> str:
-        others = [other for other in self._vocabulary if other != word] or ["the"]
-        return others[int(self._random.integers(len(others)))]

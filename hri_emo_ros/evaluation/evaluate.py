@@ -6,8 +6,6 @@ them: nothing about the corpus helps the model. Averages run over the labels tha
 
 from __future__ import annotations
 
-import csv
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,13 +16,21 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.data import metrics
+from hri_emo_ros.data.channels import CHANNELS
+from hri_emo_ros.data.clips import decode
+from hri_emo_ros.data.manifest import Fault, Refused, Row, read_manifest
+from hri_emo_ros.data.noise import Babble, NoiseSource, mix
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation import metrics
-from hri_emo_ros.evaluation.channels import CHANNELS
-from hri_emo_ros.evaluation.noise import Babble, NoiseSource, mix
-from hri_emo_ros.training.corpus import emotion_words
+from hri_emo_ros.evaluation.known_voices import (
+    Knowledge,
+    check,
+    contexts,
+    heard_counts,
+    in_order,
+    with_baselines,
+)
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, FloatArray, Transcript
 
 Modality = Literal["audio", "text", "both"]
@@ -32,22 +38,10 @@ _BATCH = 8
 """Utterances of like length go through the network together; `EmotionEngine.estimate_batch` gives each
 what it gets alone."""
 _ABSTAIN_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the manifest that can be scored."""
-
-    line: int
-    path: Path | None
-    text: str
-    label: str
-    """One of types.LABELS."""
-    speaker: str
-    sex: str = ""
-    language: str = ""
-    seconds: float = math.inf
-    """At most so much of the clip is heard, from its start."""
+_FAULTS: dict[str, Fault] = {
+    "unknown_labels": "unknown_label", "unreadable": "unreadable", "left_out": "left_out",
+}  # fmt: skip
+"""By the key in the figures."""
 
 
 @dataclass
@@ -55,12 +49,19 @@ class ManifestRows:
     """A manifest, with what could not be used of it."""
 
     rows: list[Row] = field(default_factory=list)
-    unknown_labels: list[dict[str, Any]] = field(default_factory=list)
-    """Lines whose emotion no corpus knows."""
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    """Lines whose emotion is known but has no counterpart (EmoDB's boredom)."""
-    unreadable: list[dict[str, Any]] = field(default_factory=list)
-    """Lines without a usable file or text, with the reason."""
+    context: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """What was said before, by line."""
+    refused: list[Refused] = field(default_factory=list)
+
+    def refuse(self, row: Row, fault: Fault, reason: str) -> None:
+        """Take a line out."""
+        path = str(row.path or "")
+        self.refused.append(Refused(row.line, path, row.emotion, fault, reason))
+
+    def by_fault(self, fault: Fault) -> list[dict[str, Any]]:
+        """Lines that were not scored for that reason, for JSON, in the file's order."""
+        lines = sorted(self.refused, key=lambda refused: refused.line)
+        return [refused.as_json() for refused in lines if refused.fault == fault]
 
 
 @dataclass
@@ -92,72 +93,37 @@ class Scored:
 
 
 def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
-    """Read ``path,emotion[,text][,speaker][,sex][,language][,seconds]``; paths are relative to the CSV.
+    """The lines of a manifest that have what `modality` needs.
 
     Raises:
         HriEmoError: the file cannot be read or lacks a column.
     """
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            lines = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HriEmoError(f"cannot read the manifest '{manifest}': {error}") from error
-    for column in ("path", "emotion"):
-        if column not in columns:
-            raise HriEmoError(
-                f"the manifest '{manifest}' lacks the column '{column}', needs path and emotion "
-                "(and may have text, speaker, sex, language, seconds)"
-            )
-    words, result = emotion_words(), ManifestRows()
-    for number, line in enumerate(lines, start=2):
-        value = {k: (v or "").strip() for k, v in line.items() if isinstance(k, str)}
-        entry = {"line": number, "path": value["path"], "emotion": value["emotion"]}
-        word = value["emotion"].lower()
-        if word not in words:
-            result.unknown_labels.append(entry)
-            continue
-        label = words[word]
-        if label is None:
-            result.left_out.append(entry)
-            continue
-        path = manifest.parent / value["path"] if value["path"] else None
-        text = value.get("text", "")
-        if modality == "text":
-            path = None
-        if modality == "audio":
-            text = ""
-        if path is None and not text:
+    read = read_manifest(manifest)
+    context = contexts(read.rows) if modality != "audio" else {}
+    found = ManifestRows(context=context, refused=list(read.refused))
+    for row in read.rows:
+        row = replace(
+            row,
+            path=None if modality == "text" else row.path,
+            text="" if modality == "audio" else row.text,
+        )
+        if not row.label:
+            found.refuse(row, "unknown_label", "emotion is empty")
+        elif row.path is None and not row.text:
             needed = {"audio": "path", "text": "text", "both": "path and text"}[modality]
-            result.unreadable.append({**entry, "reason": f"{needed} empty"})
-            continue
-        try:
-            seconds = float(value.get("seconds") or math.inf)
-        except ValueError:
-            seconds = 0.0
-        if not seconds > 0.0:
-            reason = f"seconds is '{value['seconds']}', must be a number above 0, or empty for all"
-            result.unreadable.append({**entry, "reason": reason})
-            continue
-        result.rows.append(
-            Row(number, path, text, label, value.get("speaker", ""), value.get("sex", ""),
-                value.get("language", ""), seconds)
-        )  # fmt: skip
-    return result
+            found.refuse(row, "unreadable", f"{needed} empty")
+        else:
+            found.rows.append(row)
+    return found
 
 
-def estimate_rows(
-    engine: EmotionEngine,
-    found: ManifestRows,
-    change: Callable[[FloatArray], FloatArray] | None = None,
-    progress: Callable[[], None] = lambda: None,
-) -> Scored:
-    """Estimate every row; files that cannot be read go to `found.unreadable`.
+def read_inputs(
+    found: ManifestRows, change: Callable[[FloatArray], FloatArray] | None = None
+) -> list[EngineInput]:
+    """What the engine is given of each row; rows whose file cannot be read are taken out of `found`.
 
     Args:
         change: applied to each clip (noise, for a sweep).
-        progress: called after each row.
     """
     rows: list[Row] = []
     inputs: list[EngineInput] = []
@@ -165,31 +131,62 @@ def estimate_rows(
         samples = None
         if row.path is not None:
             try:
-                samples = read_audio(row.path)
+                samples = decode(row.path, row.start, row.end, row.seconds)
             except HriEmoError as error:
-                entry = {"line": row.line, "path": str(row.path), "emotion": row.label}
-                found.unreadable.append({**entry, "reason": str(error)})
-                progress()
+                found.refuse(row, "unreadable", str(error))
                 continue
-            if math.isfinite(row.seconds):
-                samples = samples[: round(row.seconds * SAMPLE_RATE)]
             if change is not None:
                 samples = change(samples)
         rows.append(row)
-        inputs.append(EngineInput(samples, Transcript(row.text) if row.text else None))
+        words = Transcript(row.text) if row.text else None
+        inputs.append(EngineInput(samples, words, context=found.context.get(row.line, ())))
     found.rows = rows
+    return inputs
+
+
+def estimate_inputs(
+    engine: EmotionEngine,
+    rows: Sequence[Row],
+    inputs: Sequence[EngineInput],
+    progress: Callable[[], None] = lambda: None,
+) -> Scored:
+    """Estimate every row; `progress` is called after each."""
     # Like with like: padding costs time.
     size = [0 if i.samples is None else len(i.samples) for i in inputs]
     order = sorted(range(len(inputs)), key=lambda k: (size[k], len(rows[k].text)))
-    estimates: list[EmotionEstimate | None] = [None] * len(inputs)
+    estimates: dict[int, EmotionEstimate] = {}
     started = time.perf_counter()
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
-        for k, estimate in zip(part, engine.estimate_batch([inputs[k] for k in part]), strict=True):
+        answers = engine.estimate_batch([inputs[k] for k in part])
+        for k, estimate in zip(part, answers, strict=True):
             estimates[k] = estimate
             progress()
     seconds = time.perf_counter() - started
-    return Scored(rows, [e for e in estimates if e is not None], engine.labels, seconds)
+    return Scored(list(rows), [estimates[k] for k in range(len(inputs))], engine.labels, seconds)
+
+
+def estimate_known(
+    engine: EmotionEngine,
+    found: ManifestRows,
+    wanted: Sequence[Knowledge],
+    change: Callable[[FloatArray], FloatArray] | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[tuple[Scored, dict[str, float]]]:
+    """Estimate every row with each of the `wanted` baselines, and on how many utterances these rest on average.
+
+    Baselines are made of the clips as the engine hears them here: with `change`, in the same noise.
+    """
+    inputs = read_inputs(found, change)
+    strangers = estimate_inputs(engine, found.rows, inputs, progress)
+    results = []
+    for knowledge in wanted:
+        scored, given = strangers, inputs
+        if not knowledge.nothing:
+            given = with_baselines(found.rows, inputs, strangers.estimates, knowledge)
+            scored = estimate_inputs(engine, found.rows, given, progress)
+        results.append((scored, heard_counts(given) if given else {}))
+    return results
 
 
 def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
@@ -210,9 +207,7 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
     }
     intervals: dict[str, list[float]] = {}
     for name, function in functions.items():
-        interval = metrics.bootstrap_interval(
-            partial(_on_rows, function, true, answer), len(true), groups
-        )
+        interval = metrics.figure_interval(function, true, answer, groups)
         intervals[name] = [interval.low, interval.high]
     doubt = 1.0 - p.max(axis=1) if len(p) else np.zeros(0)
     baseline = metrics.majority(true)
@@ -253,25 +248,9 @@ def figures(scored: Scored, found: ManifestRows) -> dict[str, Any]:
         "by_sex": _ua_by(scored, answer, "sex"),
         "by_language": _ua_by(scored, answer, "language"),
         "by_speaker": _ua_by(scored, answer, "speaker"),
-        "unknown_labels": found.unknown_labels,
-        "unreadable": found.unreadable,
-        "left_out": found.left_out,
-        "counts": {
-            "scored": len(true),
-            "unknown_labels": len(found.unknown_labels),
-            "unreadable": len(found.unreadable),
-            "left_out": len(found.left_out),
-        },
+        **(lines := {name: found.by_fault(fault) for name, fault in _FAULTS.items()}),
+        "counts": {"scored": len(true), **{name: len(entries) for name, entries in lines.items()}},
     }
-
-
-def _on_rows(
-    function: Callable[[npt.ArrayLike, npt.ArrayLike], float],
-    true: npt.NDArray[np.int64],
-    answer: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-) -> float:
-    return function(true[rows], answer[rows])
 
 
 def _ua_by(scored: Scored, answer: npt.NDArray[np.int64], key: str) -> dict[str, float]:
@@ -294,6 +273,8 @@ def evaluate(
     device: str = "cpu",
     threads: int = 0,
     progress: Callable[[], None] = lambda: None,
+    baselines: Sequence[Knowledge] = (),
+    as_conversation: bool = False,
 ) -> tuple[dict[str, Any], Scored]:
     """Score a bundle.
 
@@ -307,6 +288,9 @@ def evaluate(
         channels: also estimate every clip at other levels, through a telephone and amid silence.
         device, threads: see `EmotionEngine`.
         progress: called after each row of each pass.
+        baselines: what is known of each voice; the figures are those of the first, ``by_baseline`` holds
+            all. Noise and channels are with the first.
+        as_conversation: go through the file in its order, voices told and remembered as the node does it.
 
     Raises:
         HriEmoError: bundle or manifest cannot be used, or nothing in it can be scored.
@@ -327,26 +311,58 @@ def evaluate(
         )
     found = read_rows(Path(manifest), modality)
     _drop_foreign(found, engine.labels)
+    wanted = tuple(baselines) or (Knowledge(),)
+    check(wanted, found.rows, config)
+    if as_conversation and not all(k.nothing for k in wanted):
+        raise HriEmoError("--in-order hears voices as they come: leave --baseline and --room out")
     engine.warm_up(1)
-    scored = estimate_rows(engine, found, progress=progress)
+    told: dict[str, Any] = {}
+    if as_conversation:
+        inputs, started = read_inputs(found), time.perf_counter()
+        estimates, told = in_order(engine, found.rows, inputs, progress)
+        scored = Scored(found.rows, estimates, engine.labels, time.perf_counter() - started)
+        by_baseline = []
+    else:
+        by_baseline = estimate_known(engine, found, wanted, None, progress)
+        scored = by_baseline[0][0]
     if not scored.rows:
+        unreadable = found.by_fault("unreadable")
         raise HriEmoError(
-            f"nothing in '{manifest}' can be scored: {len(found.unknown_labels)} unknown labels, "
-            f"{len(found.left_out)} labels without a counterpart, {len(found.unreadable)} unreadable "
-            f"rows{_first_reason(found)}"
+            f"nothing in '{manifest}' can be scored: {len(found.by_fault('unknown_label'))} unknown "
+            f"labels, {len(found.by_fault('left_out'))} labels without a counterpart, "
+            f"{len(unreadable)} unreadable rows"
+            + (f" (first: {unreadable[0]['reason']})" if unreadable else "")
         )
     result = {
         "model_id": engine.model_id,
         "manifest": str(manifest),
         "modality": modality,
         **figures(scored, found),
+        **({"in_order": told} if told else {}),
+        **(_by_baseline(wanted, by_baseline, found) if baselines else {}),
         "items": [_answer(row, e) for row, e in zip(scored.rows, scored.estimates, strict=True)],
     }
     if sweep_snr and modality != "text":
-        result["snr_sweep"] = _sweep(engine, found, scored, sweep_snr, noise, progress)
+        result["snr_sweep"] = _sweep(engine, found, scored, wanted[0], sweep_snr, noise, progress)
     if channels and modality != "text":
-        result["channels"] = _through_channels(engine, found, scored, progress)
+        result["channels"] = _through_channels(engine, found, scored, wanted[0], progress)
     return result, scored
+
+
+def _by_baseline(
+    wanted: Sequence[Knowledge], scored: Sequence[tuple[Scored, dict[str, float]]],
+    found: ManifestRows,
+) -> dict[str, Any]:  # fmt: skip
+    """Figures of each baseline, and the clips whose speaker is not known."""
+    entries = {}
+    for knowledge, (part, counts) in zip(wanted, scored, strict=True):
+        own = figures(part, found)
+        lists = {*_FAULTS, "counts"}
+        entries[knowledge.name] = {
+            **knowledge.as_json(), **counts, **{k: v for k, v in own.items() if k not in lists}
+        }  # fmt: skip
+    nobodys = [row.line for row in found.rows if row.path is not None and not row.speaker]
+    return {"by_baseline": entries, "without_speaker": nobodys}
 
 
 def _answer(row: Row, estimate: EmotionEstimate) -> dict[str, Any]:
@@ -365,18 +381,15 @@ def _answer(row: Row, estimate: EmotionEstimate) -> dict[str, Any]:
 def _drop_foreign(found: ManifestRows, labels: Sequence[str]) -> None:
     """Rows whose label the bundle does not have are left out, not held against it."""
     for row in [row for row in found.rows if row.label not in labels]:
-        found.left_out.append({"line": row.line, "path": str(row.path or ""), "emotion": row.label})
+        found.refuse(row, "left_out", "the bundle has no such label")
     found.rows = [row for row in found.rows if row.label in labels]
-
-
-def _first_reason(found: ManifestRows) -> str:
-    return f" (first: {found.unreadable[0]['reason']})" if found.unreadable else ""
 
 
 def _sweep(
     engine: EmotionEngine,
     found: ManifestRows,
     clean: Scored,
+    known: Knowledge,
     levels: Sequence[float],
     noise: str,
     progress: Callable[[], None],
@@ -395,21 +408,26 @@ def _sweep(
 
     points = [entry(clean, None)]
     for snr in levels:
-        rows = replace(found, unreadable=[], rows=list(found.rows))
-        change = partial(_add_noise, source=_noise_of(noise, found), snr_db=snr)
-        points.append(entry(estimate_rows(engine, rows, change, progress), snr))
+        rows = ManifestRows(list(found.rows), found.context)
+        change = partial(_add_noise, source=noise_of(noise, found), snr_db=snr)
+        points.append(entry(estimate_known(engine, rows, [known], change, progress)[0][0], snr))
     return points
 
 
 def _through_channels(
-    engine: EmotionEngine, found: ManifestRows, clean: Scored, progress: Callable[[], None]
+    engine: EmotionEngine,
+    found: ManifestRows,
+    clean: Scored,
+    known: Knowledge,
+    progress: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """UA and the share of answers that differ from the clean clips' in each condition."""
     before = clean.probabilities.argmax(axis=1)
     points = []
     for name, change in CHANNELS.items():
-        rows = replace(found, unreadable=[], rows=list(found.rows))
-        answer = estimate_rows(engine, rows, change, progress).probabilities.argmax(axis=1)
+        rows = ManifestRows(list(found.rows), found.context)
+        heard = estimate_known(engine, rows, [known], change, progress)[0][0]
+        answer = heard.probabilities.argmax(axis=1)
         points.append(
             {
                 "condition": name,
@@ -420,7 +438,7 @@ def _through_channels(
     return points
 
 
-def _noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
+def noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
     if noise == "babble":
         return Babble([row.path for row in found.rows if row.path is not None], SAMPLE_RATE)
     return NoiseSource(noise, SAMPLE_RATE)

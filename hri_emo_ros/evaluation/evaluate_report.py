@@ -40,6 +40,18 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         "is the arg max over all of the model's labels",
         highlight=False,
     )
+    for entry in result.get("by_baseline", {}).values():
+        low, high = entry["intervals"]["ua"]
+        console.print(f"  {entry['baseline']:>4} of the voice, {entry['room']} of others{'':<6} UA "
+                      f"{entry['ua']:.3f}  95 % [{low:.3f}, {high:.3f}]  ECE {entry['ece']:.3f}  on average "
+                      f"{entry['voice_count']:.1f} and {entry['room_count']:.1f}", highlight=False)  # fmt: skip
+    if result.get("without_speaker"):
+        console.print(f"{len(result['without_speaker'])} clips name no speaker: they are judged as a "
+                      "stranger's and are in nobody's baseline", highlight=False)  # fmt: skip
+    if "in_order" in result:
+        told = result["in_order"]
+        console.print(f"  in the file's order: {told['voices']} voices were told apart, "
+                      f"{told['without_voice']} utterances were nobody's", highlight=False)  # fmt: skip
     _print_classes(result, console)
     for point in result.get("snr_sweep", ()):
         name = "clean" if point["snr_db"] is None else f"{point['snr_db']:g} dB SNR"

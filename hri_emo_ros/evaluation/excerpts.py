@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.input import InputMeter
+from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.resample import StreamingResampler
 from hri_emo_ros.evaluation.bags import AudioBag, TruncatedBagError
 from hri_emo_ros.parameters import Value
+from hri_emo_ros.pipeline import RobotSpeaking
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 
@@ -67,27 +69,24 @@ class _Stream:
 
     def _read(self, parameters: Mapping[str, Value]) -> Iterator[FloatArray]:
         """16 kHz mono; a gap in the stamps is filled with silence."""
-        pcm_format = PcmFormat(
-            int(parameters["audio.sample_rate"]),  # type: ignore[arg-type]
-            int(parameters["audio.channels"]),  # type: ignore[arg-type]
-            str(parameters["audio.sample_format"]),
-        )
-        if parameters["audio.use_info"] and self._bag.format is not None:
-            pcm_format = self._bag.format
-        decoder, resampler = PcmDecoder(pcm_format), StreamingResampler(pcm_format.sample_rate)
-        written = 0
+        resampler = StreamingResampler(SAMPLE_RATE)
+        meter: InputMeter | None = None
+        pcm_format, rate, heard = PcmFormat(SAMPLE_RATE), SAMPLE_RATE, 0.0
         try:
-            for message in self._bag.messages():
-                frames = decoder.decode(message.data)
-                start = (message.stamp_ns - self._bag.origin_ns) * 1e-9
-                if not message.stamped:
-                    start -= len(frames) / pcm_format.sample_rate
-                gap = round(start * pcm_format.sample_rate) - written
-                if gap > pcm_format.sample_rate // 10:
-                    frames = np.pad(frames, ((gap, 0), (0, 0)))
-                written += len(frames)
-                mono = frames.mean(axis=1) if self._channel < 0 else frames[:, self._channel]
-                yield resampler.process(np.ascontiguousarray(mono, np.float32))
+            for sound in self._bag.sounds(parameters):
+                if isinstance(sound, RobotSpeaking):
+                    continue
+                if meter is None or sound.format != pcm_format:
+                    yield resampler.flush()
+                    pcm_format, rate = sound.format, sound.format.sample_rate
+                    resampler = StreamingResampler(rate)
+                    meter = InputMeter(pcm_format, self._channel)
+                frames = sound.frames
+                gap = sound.start - heard
+                if gap > 0.1:
+                    frames = np.pad(frames, ((round(gap * rate), 0), (0, 0)))
+                heard += len(frames) / rate
+                yield resampler.process(meter.take(np.nan_to_num(frames)).mono)
         except TruncatedBagError:
             pass
         yield resampler.flush()

@@ -14,10 +14,11 @@ import soundfile
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.vad import SileroVad
-from hri_emo_ros.evaluation.clips import Clip, read_clip, read_lines, speech_bounds
+from hri_emo_ros.data.clips import read_clip, speech_bounds
+from hri_emo_ros.data.manifest import read_lines
+from hri_emo_ros.data.noise import noise_files
 from hri_emo_ros.evaluation.labels import Label
 from hri_emo_ros.evaluation.matching import cuts, match_labels
-from hri_emo_ros.evaluation.noise import noise_files
 from hri_emo_ros.evaluation.scores import rounded
 from hri_emo_ros.evaluation.utterances import HeardUtterance, UtteranceLog
 from hri_emo_ros.parameters import Value
@@ -143,7 +144,7 @@ class _Stream:
         samples = 0
         for path in self._paths:
             gap = np.zeros(round(random.uniform(*GAP) * SAMPLE_RATE), np.float32)
-            sound = self._at_level(read_clip(Clip(path), SAMPLE_RATE))
+            sound = self._at_level(read_clip(path, SAMPLE_RATE))
             begin = (samples + len(gap)) / SAMPLE_RATE
             start, end = speech_bounds(sound, SAMPLE_RATE)
             labels.append(Label(begin + start, begin + end, ""))
@@ -235,9 +236,9 @@ def _rows(manifest: Path) -> list[dict[str, str]]:
     """`COLUMNS` and the path of each line."""
     rows = []
     for line in read_lines(manifest, ("path",)):
-        row = {column: (line.get(column) or "").strip() for column in COLUMNS}
+        row = {column: line.get(column, "") for column in COLUMNS}
         row["corpus"] = row["corpus"] or manifest.resolve().parent.name
-        rows.append(row | {"path": str(manifest.parent / line["path"].strip())})
+        rows.append(row | {"path": str(manifest.parent / line["path"])})
     return rows
 
 

@@ -10,16 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hri_emo_ros.data.labels import WORDS
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.types import LABELS
-
-ALIASES = {
-    "anger": "angry", "angry": "angry", "happiness": "happy", "happy": "happy", "joy": "happy",
-    "sadness": "sad", "sad": "sad", "fear": "fear", "fearful": "fear", "anxiety": "fear",
-    "afraid": "fear", "disgust": "disgust", "disgusted": "disgust", "surprise": "surprise",
-    "surprised": "surprise", "neutral": "neutral", "calm": "neutral",
-}  # fmt: skip
-"""Corpora's words for the project's labels."""
 
 TOLERANCE = 0.05
 """Seconds by which labels may overlap or pass the recording's ends: hand-set marks are no finer."""
@@ -51,7 +44,7 @@ def read_labels(path: Path, known: Sequence[str] = LABELS) -> list[Label]:
 
     Args:
         path: CSV file; times are seconds from the bag's start.
-        known: emotions that the model knows; `ALIASES` are mapped to them.
+        known: emotions that the model knows; `data.labels.WORDS` are mapped to them.
 
     Raises:
         HriEmoError: unreadable, a column is missing, or a value is refused (with its line).
@@ -96,7 +89,7 @@ def parse_label(row: Mapping[str, Any], where: str, known: Sequence[str]) -> Lab
     if not start < end:
         raise HriEmoError(f"{where}: start {start:g} s must be smaller than end {end:g} s")
     word = str(row.get("emotion") or "").strip().lower()
-    emotion = word if word in known else ALIASES.get(word, word)
+    emotion = word if word in known else WORDS.get(word) or word
     if emotion and emotion not in known:
         raise HriEmoError(
             f"{where}: emotion '{word}' is none of the model's: {', '.join(known)} (leave it empty "

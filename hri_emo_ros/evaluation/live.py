@@ -6,26 +6,24 @@ with its receive times. What comes out is recorded and scored like an offline re
 
 from __future__ import annotations
 
-import array
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from lifecycle_msgs.msg import Transition
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 
-from hri_emo_msgs.msg import EmotionState, Speech
+from hri_emo_msgs.msg import ConversationEmotion, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
+from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_writer import RELIABLE, new_bag
-from hri_emo_ros.evaluation.bags import AudioBag, RecordedAudio, TruncatedBagError
+from hri_emo_ros.evaluation.bags import AudioBag, Sound, TruncatedBagError
 from hri_emo_ros.evaluation.emotion_bag import TOPICS
 from hri_emo_ros.evaluation.envelope import Envelope
 from hri_emo_ros.evaluation.replay import Parameters, ReplayRun, read_reference
@@ -34,9 +32,10 @@ from hri_emo_ros.evaluation.rosbag_types import emotion_typestore
 from hri_emo_ros.evaluation.utterances import UtteranceLog
 from hri_emo_ros.messages import LATENCY_FIELDS
 from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.audio_messages import AudioPublisher
 from hri_emo_ros.nodes.conversions import chunk_of, quality_of, to_ns, to_time, transcript_of
 from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
-from hri_emo_ros.pipeline import Outcome, TranscriptRecord
+from hri_emo_ros.pipeline import Outcome, RobotSpeaking, TranscriptRecord
 from hri_emo_ros.types import AbstainReason, EmotionEstimate, Transcript, TranscriptStatus
 
 LAST_WAIT = 60.0
@@ -116,7 +115,7 @@ class _Recorder:
     def __init__(self, graph: Graph, bag: AudioBag) -> None:
         self.log = UtteranceLog(bag.origin_ns)
         self.recogniser = "unknown"
-        self.counters = dict.fromkeys(("speech", "transcript", "emotion_state"), 0)
+        self.counters = dict.fromkeys((name.lstrip("/") for name in TOPICS), 0)
         self._ended: set[int] = set()
         self._messages: list[tuple[str, int, bytes]] = []
         self._now_ns = bag.start_ns
@@ -124,14 +123,16 @@ class _Recorder:
             (Speech, "speech", self._speech, qos.SPEECH),
             (TranscriptMsg, "transcript", self._transcript, qos.TRANSCRIPT),
             (EmotionState, "emotion_state", self._state, qos.EMOTION),
+            (ConversationEmotion, "conversation_emotion", self._tone, qos.EMOTION),
             (Clock, "/clock", self._clock, 10),
         )
         for kind, name, callback, quality in listeners:
             graph.node.create_subscription(kind, name, callback, quality)
 
     def settled(self) -> bool:
-        """Each utterance that ended has its final state."""
-        return len(self._ended) == self.log.final_states
+        """Each utterance that ended has its final state, and the tone with it."""
+        finals = self.log.final_states
+        return len(self._ended) == finals == self.counters["conversation_emotion"]
 
     def write(self, out: Path) -> None:
         """Write OUT/bag."""
@@ -180,42 +181,36 @@ class _Recorder:
         self._keep("emotion_state", message)
         self.log.add(_outcome(message))
 
+    def _tone(self, message: ConversationEmotion) -> None:
+        self._keep("conversation_emotion", message)
+
 
 class _Player:
     """Publishes the bag: audio with its own stamps, /clock with the times of receipt."""
 
     def __init__(self, graph: Graph, bag: AudioBag, speed: float, parameters: Any) -> None:
         self._graph, self._bag, self._speed = graph, bag, speed
-        self._format = PcmFormat(
-            parameters["audio.sample_rate"],
-            parameters["audio.channels"],
-            parameters["audio.sample_format"],
-        )
+        self._parameters = parameters
+        self._format: PcmFormat | None = None
         self.envelope = Envelope()
         self.truncated = ""
         self.seconds = 0.0
         node = graph.node
         self._clock = node.create_publisher(Clock, "/clock", 10)
-        self._info = node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
         self._robot = node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-        self._stamped = True
-        self._audio: Any = None
-        self._decoder = PcmDecoder(self._format)
-        self._wall = self._now_ns = 0.0
+        self._audio: AudioPublisher | None = None
+        self._now_ns = 0.0
 
     def play(self, progress: Callable[[float, float], None]) -> None:
         """Returns when the last message has been sent."""
         first = next(self._bag.messages(), None)
         if first is None:
             return
-        self._stamped = first.stamped
-        # mgonzs13's AudioStamped goes out as ros-drivers' messages: both cannot be installed.
-        kind = AudioDataStamped if first.stamped else AudioData
-        self._audio = self._graph.node.create_publisher(kind, "audio", qos.AUDIO)
-        if self._bag.format is not None:
-            self._switch(self._bag.format)
+        audio = self._audio = AudioPublisher(self._graph.node, None, first.stamped)
+        if self._parameters["audio.use_info"] and self._bag.format is not None:
+            self._tell(audio, self._bag.format)
         self._tell_time(first.receive_ns)
-        ready = self._graph.spin_until(lambda: self._audio.get_subscription_count() > 0, 20.0)
+        ready = self._graph.spin_until(lambda: audio.subscribers > 0, 20.0)
         if not ready:
             raise HriEmoError(f"speech_node does not listen: {self._graph.output('speech_node')}")
         # Time for the node to match the latched AudioInfo and to follow /clock.
@@ -224,14 +219,15 @@ class _Player:
             self._graph.spin(0.05)
         began = time.monotonic()
         try:
-            for event in self._bag.events():
-                if not isinstance(event, RecordedAudio):
+            for event in self._bag.sounds(self._parameters):
+                if isinstance(event, RobotSpeaking):
                     self._robot.publish(Bool(data=event.active))
                     continue
-                due = began + (event.receive_ns - first.receive_ns) * 1e-9 / self._speed
+                receive_ns = event.message.receive_ns
+                due = began + (receive_ns - first.receive_ns) * 1e-9 / self._speed
                 self._graph.spin(max(0.001, due - time.monotonic()))
-                self._send(event)
-                progress(self._bag.seconds(event.receive_ns), self._bag.duration)
+                self._send(audio, event)
+                progress(self._bag.seconds(receive_ns), self._bag.duration)
         except TruncatedBagError as error:
             self.truncated = str(error)
 
@@ -243,33 +239,21 @@ class _Player:
             self._graph.spin(0.05)
         self._graph.spin(0.5)
 
-    def _send(self, event: RecordedAudio) -> None:
-        if event.format is not None and event.format != self._format:
-            self._switch(event.format)
-        self._tell_time(event.receive_ns)
-        message: Any = AudioData(data=array.array("B", event.data))
-        if self._stamped:
-            message = AudioDataStamped(audio=message)
-            message.header.stamp = to_time(event.stamp_ns)
-            message.header.frame_id = "microphone"
-        self._audio.publish(message)
-        samples = self._decoder.decode(event.data)
-        start = (event.stamp_ns - self._bag.origin_ns) * 1e-9
-        if not event.stamped:
-            start -= len(samples) / self._format.sample_rate
-        self.envelope.add(samples, start, self._format.sample_rate)
-        self.seconds = max(self.seconds, start + len(samples) / self._format.sample_rate)
+    def _send(self, audio: AudioPublisher, sound: Sound) -> None:
+        if sound.format != self._format:
+            self._tell(audio, sound.format)
+        self._tell_time(sound.message.receive_ns)
+        audio.send(sound.message.data, sound.message.stamp_ns, "microphone")
+        rate = sound.format.sample_rate
+        self.envelope.add(sound.frames, sound.start, rate)
+        self.seconds = max(self.seconds, sound.start + len(sound.frames) / rate)
 
-    def _switch(self, pcm_format: PcmFormat) -> None:
-        self._format, self._decoder = pcm_format, PcmDecoder(pcm_format)
-        self._info.publish(
-            AudioInfo(
-                channels=pcm_format.channels,
-                sample_rate=pcm_format.sample_rate,
-                sample_format=pcm_format.sample_format,
-                coding_format="wave",
-            )
-        )
+    def _tell(self, audio: AudioPublisher, pcm_format: PcmFormat) -> None:
+        self._format = pcm_format
+        audio.tell(pcm_format)
+        self._graph.spin(
+            0.05
+        )  # On a topic of its own: it is to arrive before the audio that it tells of.
 
     def _tell_time(self, stamp_ns: float) -> None:
         self._now_ns = stamp_ns

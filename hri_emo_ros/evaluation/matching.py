@@ -30,8 +30,13 @@ class Match:
 
     @property
     def transcript(self) -> str:
-        """What was recognised of the label in all, so that a split costs no words."""
+        """The words of the label that estimates used, in all, so that a split costs no words."""
         return " ".join(u.transcript for u in self.heard if u.transcript)
+
+    @property
+    def recognised(self) -> str:
+        """The same with the words that were refused."""
+        return " ".join(filter(None, (u.transcript or u.rejected_transcript for u in self.heard)))
 
 
 def belongs(label: Label, start: float, end: float) -> bool:

@@ -219,6 +219,7 @@ class Replayer:
                 wall_time=time.perf_counter() - started,
                 envelope=source.envelope,
                 truncated=source.truncated,
+                extra={"faults": list(front_end.faults.values())} if front_end.faults else {},
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hri_emo_ros.conversation import Conversation
+from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.ablation import ablation, ablation_section
 from hri_emo_ros.evaluation.bag_writer import new_bag
@@ -24,12 +27,11 @@ from hri_emo_ros.evaluation.bags import AudioBag, TruncatedBagError
 from hri_emo_ros.evaluation.emotion_bag import EmotionBagWriter
 from hri_emo_ros.evaluation.replay import Parameters, Replayer, ReplayRun
 from hri_emo_ros.evaluation.replay_report import headline, write_report
-from hri_emo_ros.evaluation.run_files import write_json
 from hri_emo_ros.pipeline import Record
 
 
 @contextmanager
-def record_bag(out: Path | None, recogniser: str) -> Iterator[Callable[[Record], None] | None]:
+def record_bag(out: Path | None, replayer: Replayer) -> Iterator[Callable[[Record], None] | None]:
     """Write the pipeline's records to OUT/bag; None where nothing is to be kept.
 
     Raises:
@@ -42,7 +44,9 @@ def record_bag(out: Path | None, recogniser: str) -> Iterator[Callable[[Record],
         raise HriEmoError(f"'{out / 'bag'}' exists already: give another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     with new_bag(out / "bag") as writer:
-        yield EmotionBagWriter(writer, "replay", recogniser).write
+        conversation = Conversation(replayer.engine, replayer.parameters["emotion_node"])
+        name = replayer.recogniser_name
+        yield EmotionBagWriter(writer, "replay", name, conversation).write
 
 
 @contextmanager
@@ -88,7 +92,7 @@ def replay_offline(
     # A bag that cannot be read is said at once and not after the model has been loaded.
     AudioBag(bag, topic).close()
     replayer = Replayer(parameters)
-    with record_bag(out, replayer.recogniser_name) as record, progress_bar(bag.name) as progress:
+    with record_bag(out, replayer) as record, progress_bar(bag.name) as progress:
         run = replayer.run(bag, topic, labels, label_topic, record=record, progress=progress)
     if ablate:
         with progress_bar("ablation") as progress:
@@ -110,6 +114,8 @@ def finish(run: ReplayRun, out: Path | None, json: Path | None) -> None:
         write_json(json, summary)
     if str(json) != "-":
         print_summary(run.bag.name, summary)
+    for fault in run.extra.get("faults", ()):
+        print(f"{run.bag.name}: {fault}", file=sys.stderr)
     if run.truncated:
         raise TruncatedBagError(run.truncated)
 

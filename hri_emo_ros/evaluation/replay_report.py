@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.evaluation import svg
 from hri_emo_ros.evaluation.replay import ReplayRun
 from hri_emo_ros.evaluation.report import (
@@ -25,7 +26,6 @@ from hri_emo_ros.evaluation.report import (
     with_interval,
     write_page,
 )
-from hri_emo_ros.evaluation.run_files import write_json
 from hri_emo_ros.evaluation.timeline import timeline
 from hri_emo_ros.evaluation.utterances import HeardUtterance
 
@@ -91,6 +91,7 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines += [
             ("calibration error", shown(summary["ece"])),
             ("word error rate", shown(summary["wer"])),
+            ("the same, refused words left out", shown(summary["wer_used"])),
         ]
     if summary["latency"]:
         total = summary["latency"]["total"]
@@ -239,7 +240,8 @@ def _segmentation_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section
         rows = [[name, words[name]] for name in words]
         items.append(
             Table(f"Words: error rate {shown(summary['wer'])}", ["", "count"], rows,
-                  "Case and punctuation do not count; words in missed speech are deletions.")
+                  "Case and punctuation do not count; words in missed speech are deletions. Where refused words "
+                  f"count as deletions too, the error rate of the words used is {shown(summary['wer_used'])}.")
         )  # fmt: skip
     return Section("Segmentation and words", items)
 
@@ -278,7 +280,7 @@ def _state_row(u: HeardUtterance, truth: str) -> list[Any]:
         u.audio_weight,
         u.text_weight,
         round(u.snr_db, 1),
-        f"[refused: {u.rejected_transcript}]" if u.rejected_transcript else u.transcript,
+        f"(refused: {u.rejected_transcript})" if u.rejected_transcript else u.transcript,
     ]
 
 

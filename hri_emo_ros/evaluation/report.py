@@ -16,7 +16,8 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from hri_emo_ros.evaluation import metrics, svg
+from hri_emo_ros.data import metrics
+from hri_emo_ros.evaluation import svg
 from hri_emo_ros.evaluation.scores import rounded
 from hri_emo_ros.evaluation.timeline import Timeline
 

@@ -27,6 +27,7 @@ AUDIO_TYPES = (AUDIO_DATA, AUDIO_DATA_STAMPED, AUDIO_STAMPED)
 SPEECH = "hri_emo_msgs/msg/Speech"
 TRANSCRIPT = "hri_emo_msgs/msg/Transcript"
 EMOTION_STATE = "hri_emo_msgs/msg/EmotionState"
+CONVERSATION = "hri_emo_msgs/msg/ConversationEmotion"
 
 # https://github.com/ros-drivers/audio_common (ros2 branch): what rosdep installs.
 _ROS_DRIVERS = {
@@ -38,7 +39,7 @@ _ROS_DRIVERS = {
     ),
 }
 # https://github.com/mgonzs13/audio_common
-_MGONZS13 = {
+MGONZS13 = {
     AUDIO_DATA: (
         "float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\n"
         "uint8[] uint8_data\n"
@@ -50,8 +51,13 @@ _MGONZS13 = {
     AUDIO_STAMPED: "std_msgs/Header header\naudio_common_msgs/Audio audio\n",
 }
 
-PYAUDIO_FORMATS = {1: "F32LE", 2: "S32LE", 8: "S16LE", 16: "S8", 32: "U8"}
-"""PyAudio's sample format codes, as mgonzs13's AudioInfo.format holds them."""
+_MGONZS13_2023 = MGONZS13 | {
+    AUDIO_DATA: (
+        "float32[] float32_data\nint32[] int32_data\nint32[] int24_data\nint16[] int16_data\n"
+        "int8[] int8_data\nuint8[] uint8_data\n"
+    ),
+}
+"""As it was from May 2023 to May 2024."""
 
 
 def _base_store() -> Typestore:
@@ -69,33 +75,52 @@ def _register(store: Typestore, definitions: dict[str, str]) -> Typestore:
 
 def audio_typestore(message_type: str) -> Typestore:
     """The definitions of the family that `message_type` (one of `AUDIO_TYPES`) belongs to."""
-    family = _MGONZS13 if message_type == AUDIO_STAMPED else _ROS_DRIVERS
+    family = MGONZS13 if message_type == AUDIO_STAMPED else _ROS_DRIVERS
     return _register(_base_store(), family)
 
 
-def typestore_for(connection: Connection) -> Typestore:
+def _audio_typestore(message_type: str, example: bytes) -> Typestore:
+    store = audio_typestore(message_type)
+    if example and message_type == AUDIO_STAMPED:
+        try:
+            store.deserialize_cdr(example, message_type)
+        except Exception:  # rosbags says by anything at all that bytes are left over or missing.
+            return _register(_base_store(), _MGONZS13_2023)
+    return store
+
+
+def typestore_for(connection: Connection, example: bytes = b"") -> Typestore:
     """Definitions for one topic: those the bag carries, else those known here.
 
+    Args:
+        example: a message of the topic, which tells apart two versions of a definition.
+
     Raises:
-        HriEmoError: the bag carries none and the type is not known.
+        HriEmoError: the bag carries none and the type is not known, or one that cannot be read.
     """
     store = _base_store()
     definition = connection.msgdef
-    if definition.format is MessageDefinitionFormat.MSG:
-        types = get_types_from_msg(definition.data, connection.msgtype)
-    elif definition.format is MessageDefinitionFormat.IDL:
-        types = get_types_from_idl(definition.data)
-    elif connection.msgtype in (*AUDIO_TYPES, AUDIO_INFO):
-        return audio_typestore(connection.msgtype)
-    elif connection.msgtype in store.fielddefs:
+    if definition.format is not MessageDefinitionFormat.NONE:
+        try:
+            if definition.format is MessageDefinitionFormat.MSG:
+                types = get_types_from_msg(definition.data, connection.msgtype)
+            else:
+                types = get_types_from_idl(definition.data)
+            store.register({n: fields for n, fields in types.items() if n not in store.fielddefs})
+            return store
+        except Exception as error:  # rosbags says it in many ways.
+            raise HriEmoError(
+                f"topic '{connection.topic}': the definition of '{connection.msgtype}' in the bag cannot "
+                f"be read ({type(error).__name__})"
+            ) from error
+    if connection.msgtype in (*AUDIO_TYPES, AUDIO_INFO):
+        return _audio_typestore(connection.msgtype, example)
+    if connection.msgtype in store.fielddefs:
         return store
-    else:
-        raise HriEmoError(
-            f"topic '{connection.topic}' has the type '{connection.msgtype}', whose definition is "
-            "neither in the bag nor known here; record the bag with message definitions (mcap)"
-        )
-    store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
-    return store
+    raise HriEmoError(
+        f"topic '{connection.topic}' has the type '{connection.msgtype}', whose definition is "
+        "neither in the bag nor known here; record the bag with message definitions (mcap)"
+    )
 
 
 def message_folder(package: str = "hri_emo_msgs") -> Path:

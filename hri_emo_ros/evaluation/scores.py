@@ -12,7 +12,7 @@ import jiwer
 import numpy as np
 import numpy.typing as npt
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data import metrics
 from hri_emo_ros.evaluation.matching import Match
 from hri_emo_ros.evaluation.utterances import HeardUtterance
 from hri_emo_ros.pipeline import LATENCY_STAGES
@@ -96,6 +96,7 @@ def score(
         "intervals": intervals,
         "ece": rounded(metrics.ece(estimated, answers.probabilities)),
         "wer": words,
+        "wer_used": word_error_rate(matches, used=True)[0],
         "words": word_figures,
         "answered": {
             "utterances": int(answers.answered.sum()),
@@ -144,13 +145,18 @@ def latency(utterances: Sequence[HeardUtterance]) -> dict[str, dict[str, float]]
     }
 
 
-def word_error_rate(matches: Sequence[Match]) -> tuple[float | None, dict[str, int] | None]:
+def word_error_rate(
+    matches: Sequence[Match], used: bool = False
+) -> tuple[float | None, dict[str, int] | None]:
     """Word error rate over all labels with a text, and its counts; None where there is no text.
 
-    Case and punctuation do not count. What was missed altogether counts as deleted.
+    Case and punctuation do not count. What was missed altogether counts as deleted; with `used`, so do
+    words that were recognised and refused.
     """
     pairs = [
-        (normal_words(m.label.text), normal_words(m.transcript)) for m in matches if m.label.text
+        (normal_words(m.label.text), normal_words(m.transcript if used else m.recognised))
+        for m in matches
+        if m.label.text
     ]
     pairs = [(said, heard) for said, heard in pairs if said]
     if not pairs:

@@ -18,8 +18,8 @@ import yaml
 
 from hri_emo_ros import __version__
 from hri_emo_ros.asr import Recogniser, make_recogniser
+from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation import metrics
 from hri_emo_ros.evaluation.replay import Parameters, Replayer, ReplayRun
 from hri_emo_ros.evaluation.scores import FIGURES, Answers
 from hri_emo_ros.evaluation.tune_choices import Choice, declared

@@ -69,6 +69,10 @@ class HeardUtterance:
     speech_fraction: float = 1.0
     latency: dict[str, float] = field(default_factory=dict)
     """Seconds by stage (`pipeline.LATENCY_STAGES`)."""
+    voice_id: str = ""
+    """Who spoke; empty where it could not be told."""
+    voice_utterances: int = 0
+    """Earlier utterances of that voice which this one was judged against."""
     provisional: list[ProvisionalState] = field(default_factory=list)
     final: bool = False
     """The final state has come."""
@@ -119,6 +123,7 @@ class UtteranceLog:
         self.model_id = ""
         self.labels: tuple[str, ...] = ()
         self._open: dict[int, HeardUtterance] = {}
+        self._finished: dict[int, HeardUtterance] = {}
 
     def seconds(self, stamp_ns: int) -> float:
         """A sensor stamp in the bag's time."""
@@ -138,6 +143,9 @@ class UtteranceLog:
 
     def _add_chunk(self, chunk: SpeechChunk) -> None:
         utterance = self._open.get(chunk.utterance_id)
+        if utterance is None and chunk.sequence > 0:
+            # Live, a state may overtake the last chunks: they come on topics of their own.
+            utterance = self._finished.get(chunk.utterance_id)
         if utterance is None:
             utterance = HeardUtterance(
                 chunk.utterance_id,
@@ -178,7 +186,7 @@ class UtteranceLog:
         utterance.latency = {s: float(outcome.latency.get(s, 0.0)) for s in LATENCY_STAGES}
         utterance.final = True
         self.final_states += 1
-        del self._open[outcome.utterance_id]
+        self._finished[outcome.utterance_id] = self._open.pop(outcome.utterance_id)
         return utterance
 
 
@@ -210,6 +218,8 @@ def _add_estimate(utterance: HeardUtterance, estimate: EmotionEstimate) -> None:
     if estimate.computed:
         utterance.probabilities = [float(p) for p in estimate.probabilities]
         utterance.dominant = estimate.dominant
+    utterance.voice_id = estimate.voice_id
+    utterance.voice_utterances = estimate.voice_utterances
     utterance.uncertainty = float(estimate.uncertainty)
     utterance.audio_weight = float(estimate.audio_weight)
     utterance.text_weight = float(estimate.text_weight)

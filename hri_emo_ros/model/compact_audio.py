@@ -4,7 +4,7 @@
 
 Two convolutions and a few Transformer layers over mel frames (Radford et al. 2022, arXiv:2212.04356),
 thin enough for a robot's CPU, so that weights can be cut out of a pretrained Whisper
-(`training.prune_audio_encoder`). It keeps the interface of transformers' speech encoders:
+(`model.whisper_weights`). It keeps the interface of transformers' speech encoders:
 ``input_values`` and a sample ``attention_mask`` in, ``last_hidden_state`` out. Three properties hold
 by construction rather than by training:
 

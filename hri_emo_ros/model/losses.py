@@ -10,6 +10,9 @@ from torch.nn import functional
 from hri_emo_ros.model.config import Objective
 from hri_emo_ros.model.output import ModelOutput
 
+_NEVER = -1e4
+"""Logit of a label that cannot be."""
+
 
 class LossConfig(BaseModel):
     """Weights of the terms."""
@@ -23,6 +26,9 @@ class LossConfig(BaseModel):
     """Weight of the gate's supervision."""
     gate_temperature: float = Field(1.0, gt=0.0)
     """nat; differences in log-likelihood much above it call for a gate of 0 or 1."""
+    own_labels: bool = False
+    """Judge an utterance among the labels that its corpus has: that a corpus lacks one says nothing about
+    how such a voice sounds. Only for single-label heads over one modality."""
 
 
 def compute_losses(
@@ -30,35 +36,46 @@ def compute_losses(
     targets: Tensor,
     objective: Objective,
     config: LossConfig,
-    class_weights: Tensor | None = None,
     audio_targets: Tensor | None = None,
     text_targets: Tensor | None = None,
+    weights: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Scalar losses by name; ``total`` is the one to minimise.
 
     Args:
         targets: [B] int64 class indices, or [B, L] probabilities (soft labels).
-        class_weights: [L] factor on each class (positive class for multi-label).
         audio_targets, text_targets: of the modalities' own losses, where they differ from `targets`
             (constructed pairs whose voice and words disagree).
+        weights: [B] factor on each utterance; None is 1.
+        allowed: [B, L] bool, labels to choose from for `LossConfig.own_labels`.
 
     Returns:
-        total, main, audio, text, gate. A term without any utterance to judge is 0.
+        total and main, and for a head that fuses audio, text and gate. A term without any utterance to judge
+        is 0.
     """
     labels = output.logits.shape[-1]
     soft = _soft(targets, labels)
-    losses = {"main": _loss(output.logits, soft, objective, config, class_weights)}
-    zero = output.logits.sum() * 0.0
-    fused = output.audio_logits is not output.logits and output.text_logits is not output.logits
+    weights = torch.ones_like(output.logits[:, 0]) if weights is None else weights
+    unimodal = output.audio_logits is output.logits or output.text_logits is output.logits
+    logits = output.logits
+    if config.own_labels and unimodal and allowed is not None and objective == "single_label":
+        logits = logits.masked_fill(~allowed, _NEVER)
+        smooth = config.label_smoothing
+        spread = smooth * allowed / allowed.sum(1, keepdim=True).clamp(min=1)
+        each = -((soft * (1 - smooth) + spread) * torch.log_softmax(logits, 1)).sum(1)
+    else:
+        each = _loss(logits, soft, objective, config)
+    losses = {"main": (each * weights).mean()}
+    if unimodal:
+        return {"total": losses["main"], **losses}
     for name, logits, present, own in (
         ("audio", output.audio_logits, output.audio_present, audio_targets),
         ("text", output.text_logits, output.text_present, text_targets),
     ):
-        if fused and bool(present.any()):
-            target = soft if own is None else _soft(own, labels)
-            losses[name] = _loss(logits[present], target[present], objective, config, class_weights)
-        else:
-            losses[name] = zero
+        target = soft if own is None else _soft(own, labels)
+        each = _loss(logits, target, objective, config) * weights * present
+        losses[name] = each.sum() / present.sum().clamp(min=1)
     losses["gate"] = gate_loss(output, soft, objective, config.gate_temperature)
     losses["total"] = (
         losses["main"]
@@ -96,15 +113,13 @@ def _soft(targets: Tensor, labels: int) -> Tensor:
     return functional.one_hot(targets, labels).float()
 
 
-def _loss(
-    logits: Tensor, soft: Tensor, objective: Objective, config: LossConfig, weights: Tensor | None
-) -> Tensor:
+def _loss(logits: Tensor, soft: Tensor, objective: Objective, config: LossConfig) -> Tensor:
+    """[B]"""
+    smoothing = config.label_smoothing
     if objective == "multi_label":
-        smooth = soft * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
-        return functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
-    return functional.cross_entropy(
-        logits, soft, weight=weights, label_smoothing=config.label_smoothing
-    )
+        smooth = soft * (1 - smoothing) + 0.5 * smoothing
+        return functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(1)
+    return functional.cross_entropy(logits, soft, reduction="none", label_smoothing=smoothing)
 
 
 def _log_likelihood(logits: Tensor, soft: Tensor, objective: Objective) -> Tensor:

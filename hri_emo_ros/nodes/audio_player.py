@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import array
 import threading
 import time
 from collections.abc import Mapping
 
-from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
-
-from hri_emo_ros.audio.sources import Block, FileSource, MicrophoneSource, Source
-from hri_emo_ros.nodes import qos
-from hri_emo_ros.nodes.conversions import to_time
+from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.audio.sources import FileSource, MicrophoneSource, Source
+from hri_emo_ros.nodes.audio_messages import AudioPublisher
 from hri_emo_ros.nodes.lifecycle import HriNode, run
 from hri_emo_ros.parameters import Value
 
 
 class AudioPlayer(HriNode):
-    """Publishes AudioData(Stamped) on `audio` and AudioInfo, latched, on `audio_info`.
+    """Publishes on `audio`, and where the messages do not tell the format, on `audio_info`.
 
     Each chunk is published when its last sample would have been recorded; its stamp is the time of
     its first sample, counted in samples from the start of playing.
@@ -26,6 +23,7 @@ class AudioPlayer(HriNode):
     def __init__(self) -> None:
         super().__init__("audio_player")
         self._source: Source | None = None
+        self._publisher: AudioPublisher | None = None
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._frames = 0
@@ -34,23 +32,14 @@ class AudioPlayer(HriNode):
     def build(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
         self._source = self._make_source()
-        stamped = parameters["player.message_type"] == "AudioDataStamped"
-        self._type = AudioDataStamped if stamped else AudioData
-        self._publisher = self.create_lifecycle_publisher(self._type, "audio", qos.AUDIO)
-        self._info = self.create_lifecycle_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
+        stamped = parameters["player.message_type"] != "AudioData"
+        self._publisher = AudioPublisher(self, None, stamped, lifecycle=True)
 
     def open(self) -> None:
         if self._source is None:
             self._source = self._make_source()
-        self._info.publish(
-            AudioInfo(
-                channels=self._source.channels,
-                sample_rate=self._source.sample_rate,
-                sample_format="S16LE",
-                bitrate=self._source.sample_rate * self._source.channels * 16,
-                coding_format="wave",
-            )
-        )
+        assert self._publisher is not None
+        self._publisher.tell(PcmFormat(self._source.sample_rate, self._source.channels, "S16LE"))
         self._ending.clear()
         self._thread = threading.Thread(target=self._play, args=(self._source,), daemon=True)
         self._thread.start()
@@ -66,10 +55,9 @@ class AudioPlayer(HriNode):
 
     def dismantle(self) -> None:
         self.close()
-        for name in ("_publisher", "_info"):
-            if hasattr(self, name):
-                self.destroy_lifecycle_publisher(getattr(self, name))
-                delattr(self, name)
+        if self._publisher is not None:
+            self._publisher.destroy()
+            self._publisher = None
 
     def changed(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
@@ -93,8 +81,10 @@ class AudioPlayer(HriNode):
         )
 
     def _play(self, source: Source) -> None:
+        publisher = self._publisher
+        assert publisher is not None
         try:
-            self._wait_for_subscriber()
+            self._wait_for_subscriber(publisher)
             due, began_ns = time.monotonic(), self.get_clock().now().nanoseconds
             self._frames, self.finished = 0, False
             for block in source.blocks():
@@ -107,7 +97,11 @@ class AudioPlayer(HriNode):
                     return
                 if source.live and self._frames == 0:
                     began_ns = self.get_clock().now().nanoseconds - round(end * 1e9)
-                self._publish(block, began_ns + round(self._frames / source.sample_rate * 1e9))
+                publisher.send(
+                    block.astype("<i2", copy=False).tobytes(),
+                    began_ns + round(self._frames / source.sample_rate * 1e9),
+                    str(self._settings["player.frame_id"]),
+                )
                 self._frames += len(block)
             self.finished = True
             self.get_logger().info(f"played {self._frames / source.sample_rate:.1f} s")
@@ -115,21 +109,11 @@ class AudioPlayer(HriNode):
             if not self._ending.is_set():
                 self.failed("playing", error)
 
-    def _wait_for_subscriber(self) -> None:
+    def _wait_for_subscriber(self, publisher: AudioPublisher) -> None:
         deadline = time.monotonic() + float(self._settings["player.wait_for_subscribers"])
-        while self._publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+        while publisher.subscribers == 0 and time.monotonic() < deadline:
             if self._ending.wait(0.05):
                 return
-
-    def _publish(self, block: Block, stamp_ns: int) -> None:
-        data = array.array("B", block.astype("<i2", copy=False).tobytes())
-        if self._type is AudioData:
-            self._publisher.publish(AudioData(data=data))
-            return
-        message = AudioDataStamped(audio=AudioData(data=data))
-        message.header.stamp = to_time(stamp_ns)
-        message.header.frame_id = str(self._settings["player.frame_id"])
-        self._publisher.publish(message)
 
 
 def main() -> int:

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.live import Live
 
 from hri_emo_msgs.msg import EmotionState, Speech
-from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.bags import AudioBag
+from hri_emo_ros.evaluation.bags import AudioBag, Sound
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.bag_player import BagPlayer
 from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
@@ -151,7 +150,7 @@ class Demo:
                 title = f"{self._recording.name}  {player.position:5.1f} s"
                 live.update(screen(shown[-1] if shown else None, finals, title))
             for state in finals[printed:] if live is None else ():
-                self._console.print(state.line, highlight=False, soft_wrap=True)
+                self._console.print(state.line, markup=False, highlight=False, soft_wrap=True)
             printed = len(finals)
             if player.finished.is_set():
                 ended = ended or time.monotonic()
@@ -177,14 +176,20 @@ def read_recording(
     path: Path,
 ) -> tuple[FloatArray, int, list[tuple[float, float, str]]]:
     """Mono samples of a bag's audio, their rate, and its labels (start, end, emotion)."""
-    pieces: list[FloatArray] = []
     with AudioBag(path) as bag:
-        pcm = bag.format
-        decoder = PcmDecoder(pcm or PcmFormat(16000))
-        for message in bag.messages():
-            if message.format is not None and message.format != decoder.format:
-                decoder = PcmDecoder(message.format)
-            pieces.append(decoder.decode(message.data).mean(axis=1, dtype=np.float32))
+        sounds = [sound for sound in bag.sounds() if isinstance(sound, Sound)]
         labels = [(label.start, label.end, label.emotion) for label in bag.labels()]
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-    return samples, decoder.format.sample_rate, labels
+    rate = sounds[0].format.sample_rate if sounds else 16_000
+    pieces = [
+        _at_rate(sound.frames.mean(axis=1, dtype=np.float32), sound.format.sample_rate, rate)
+        for sound in sounds
+    ]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32), rate, labels
+
+
+def _at_rate(samples: FloatArray, rate: int, wanted: int) -> FloatArray:
+    """For the picture only: interpolated where a recording changes its rate."""
+    if rate == wanted:
+        return samples
+    places = np.arange(round(len(samples) * wanted / rate)) * (rate / wanted)
+    return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)

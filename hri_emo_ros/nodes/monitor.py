@@ -93,7 +93,7 @@ def _follow(executor: SingleThreadedExecutor, heard: _Watch, until: float) -> No
         if heard.health and heard.lines() != told:
             told = heard.lines()
             for text, _ in told:
-                console.print(text, highlight=False, soft_wrap=True)
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
         for shown in heard.finals[printed:]:
-            console.print(shown.line, highlight=False, soft_wrap=True)
+            console.print(shown.line, markup=False, highlight=False, soft_wrap=True)
         printed = len(heard.finals)

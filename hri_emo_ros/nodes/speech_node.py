@@ -10,10 +10,13 @@ from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
 
 from hri_emo_msgs.msg import Speech
 from hri_emo_ros.audio.frontend import AudioFrontEnd
-from hri_emo_ros.audio.pcm import PcmFormat
+from hri_emo_ros.audio.input import InputReport
+from hri_emo_ros.audio.messages import info_format, read_message
+from hri_emo_ros.audio.pcm import PcmFormat, declared_format
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import audio_messages, conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
@@ -21,15 +24,13 @@ from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode, run
 from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
-from hri_emo_ros.types import SpeechChunk
+from hri_emo_ros.types import Fault, SpeechChunk
 
 WATCH_PERIOD = 0.2
 """Seconds between looks at whether audio still comes."""
 INFO_WAIT = 1.0
 """Seconds for which the first audio is held back when somebody publishes AudioInfo: a latched
 message may come in later than the first sound, which would be read in the wrong format."""
-RATE_TOLERANCE = 0.1
-"""Deviation of the measured sample rate from the declared one that is reported, a share."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class _Job:
 
 
 class SpeechNode(HriNode):
-    """`audio`, `audio_info` and `robot_speaking` in, `speech` out."""
+    """`audio`, `audio_info` and `robot_speaking` in, `speech` out; `~/mute`."""
 
     def __init__(self) -> None:
         super().__init__("speech_node")
@@ -54,11 +55,15 @@ class SpeechNode(HriNode):
         self._unheard = 0.0
         """Seconds of audio that came while nobody listened to `speech`."""
         self._listened_to = False
+        self._muted = False
+        """Nothing is listened to, in whatever state the node is or comes to be."""
+        self._mute = self.create_service(SetBool, "~/mute", self._on_mute)
 
     def build(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
-        self._format = _declared_format(parameters)
+        self._format = declared_format(parameters)
         self._info: PcmFormat | None = None
+        self._info_refused = False
         self._frame = str(parameters["audio.frame_id"])
         self._stream = ""
         self._held: list[Any] = []
@@ -88,6 +93,7 @@ class SpeechNode(HriNode):
             before_publisher=True,
         )
         self._subscriptions_ = [self._audio, self._infos, robot]
+        self._tell_muted()
         self._watch = self.create_timer(
             WATCH_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -123,10 +129,15 @@ class SpeechNode(HriNode):
         self._front_end = None
 
     def changed(self, parameters: dict[str, Value]) -> None:
-        self._settings = parameters
-        declared = _declared_format(parameters)
+        before, self._settings = self._settings, parameters
+        declared = declared_format(parameters)
         self._command(lambda: self._configure(parameters))
-        if self._info is None or not parameters["audio.use_info"]:
+        if not parameters["audio.use_info"]:
+            self._refuse_info("")
+        untold = self._info is None or not parameters["audio.use_info"]
+        if untold and (declared, parameters["audio.use_info"]) != (
+            declared_format(before), before["audio.use_info"]
+        ):  # fmt: skip
             self._set_format(declared)
 
     def summary(self) -> str:
@@ -135,12 +146,14 @@ class SpeechNode(HriNode):
     def values(self) -> Mapping[str, object]:
         if self._front_end is None:
             return {}
-        shown = self._format
+        shown = self._front_end.format
         return {
             "topic": self._audio.topic,
             "type": self._audio.type_name or "none yet",
             "format": f"{shown.sample_rate} Hz, {shown.channels} ch, {shown.sample_format}",
             "format from": "AudioInfo" if self._format is self._info else "parameters or message",
+            "input level (dBFS)": self._front_end.input.level_dbfs,
+            "muted": self._muted,
             "audio waiting (s)": float(self._worker.waiting) if self._worker else 0.0,
             "audio that nobody listened to (s)": round(self._unheard, 2),
             **self._front_end.counters,
@@ -153,12 +166,33 @@ class SpeechNode(HriNode):
             return
         self._last_audio = time.monotonic()
         self._heard = True
+        if self._muted:
+            self.diagnostics.count("messages while muted")
+            return
         received_ns = self.get_clock().now().nanoseconds
         if self._info_awaited():
             self._held.append((message, received_ns))
             return
         self._release()
         self._pass(message, received_ns)
+
+    def _on_mute(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data and not self._muted and self._front_end is not None:
+            # What was said before is finished as it stands, also what was not decoded yet.
+            self._release()
+            self._command(self._flush)
+        self._muted = request.data
+        self._tell_muted()
+        response.success = True
+        response.message = "muted" if self._muted else "listening"
+        return response
+
+    def _tell_muted(self) -> None:
+        self.diagnostics.condition(
+            "muted",
+            Level.WARN if self._muted else Level.OK,
+            "muted: nothing that is said is listened to (service ~/mute)",
+        )
 
     def _info_awaited(self) -> bool:
         return (
@@ -175,9 +209,13 @@ class SpeechNode(HriNode):
 
     def _pass(self, message: Any, received_ns: int) -> None:
         try:
-            audio = audio_messages.read_message(message)
+            audio = read_message(message)
         except HriEmoError as error:
             self.failed("audio", error)
+            return
+        if self._info_refused and audio.format is None:
+            # Bytes of an unknown coding would be heard as loud noise, or as somebody.
+            self.diagnostics.count("refused messages")
             return
         if audio.format is not None and audio.format != self._format:
             self._set_format(audio.format)
@@ -193,13 +231,18 @@ class SpeechNode(HriNode):
         if not self._settings["audio.use_info"]:
             return
         try:
-            self._info = audio_messages.info_format(message)
+            self._info = info_format(message)
         except HriEmoError as error:
-            self.diagnostics.condition("audio_info", Level.ERROR, str(error))
+            self._refuse_info(str(error))
             return
-        self.diagnostics.condition("audio_info", Level.OK)
+        self._refuse_info("")
         self._set_format(self._info)
         self._release()
+
+    def _refuse_info(self, reason: str) -> None:
+        self._info_refused = bool(reason)
+        level = Level.ERROR if reason else Level.OK
+        self.diagnostics.condition("audio_info", level, reason)
 
     def _on_robot_speaking(self, message: Bool) -> None:
         self._robot_speaks = message.data
@@ -219,7 +262,7 @@ class SpeechNode(HriNode):
             self._release()
         if silent < float(self._settings["audio.timeout"]):  # type: ignore[arg-type]
             self.diagnostics.condition("no audio", Level.OK)
-            self._command(self._check_rate)
+            self._check_input()
             return
         if self._heard:
             self._heard = False
@@ -236,6 +279,18 @@ class SpeechNode(HriNode):
             f"no audio on {self._audio.topic} for {float(self._settings['audio.timeout']):g} s; "  # type: ignore[arg-type]
             f"there: {self._audio.describe_publishers()}{advice}",
         )
+
+    def _check_input(self) -> None:
+        report = self._front_end.input if self._front_end is not None else InputReport()
+        text, level = report.text, Level.OK
+        if report.fault is Fault.FORMAT:
+            level = Level.ERROR
+            if len(self._audio.publishers()) > 1:
+                text += f"; more than one node publishes: {self._audio.describe_publishers()}"
+        # Some microphones are muted while the robot speaks.
+        elif report.fault is not Fault.NONE and not self._robot_speaks:
+            level = Level.WARN
+        self.diagnostics.condition("input", level, text)
 
     def _on_dropped(self, job: _Job) -> None:
         self.diagnostics.count("dropped messages")
@@ -289,18 +344,6 @@ class SpeechNode(HriNode):
         if self._front_end is not None:
             self._publish(self._front_end.flush())
 
-    def _check_rate(self) -> None:
-        """Bytes read in the wrong format come at a rate that the stamps contradict."""
-        measured = self._front_end.measured_rate if self._front_end is not None else None
-        declared = self._format.sample_rate
-        wrong = measured is not None and abs(measured / declared - 1.0) > RATE_TOLERANCE
-        self.diagnostics.condition(
-            "rate",
-            Level.WARN if wrong else Level.OK,
-            f"audio comes at {measured or 0:.0f} samples a second by its stamps but is read as "
-            f"{declared} Hz: check audio.sample_rate, audio.channels and audio.sample_format",
-        )
-
     def _configure(self, parameters: dict[str, Value]) -> None:
         if self._front_end is not None:
             self._front_end.configure(parameters)
@@ -308,14 +351,6 @@ class SpeechNode(HriNode):
     def _publish(self, chunks: list[SpeechChunk]) -> None:
         for chunk in chunks:
             self._speech.publish(conversions.chunk_message(chunk, self._stream, self._frame))
-
-
-def _declared_format(parameters: Mapping[str, Value]) -> PcmFormat:
-    return PcmFormat(
-        int(parameters["audio.sample_rate"]),  # type: ignore[arg-type]
-        int(parameters["audio.channels"]),  # type: ignore[arg-type]
-        str(parameters["audio.sample_format"]),
-    )
 
 
 def main() -> int:

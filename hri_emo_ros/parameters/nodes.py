@@ -12,12 +12,16 @@ SAMPLE_FORMATS = (
     "S16BE",
     "S24LE",
     "S24BE",
+    "S24_32LE",
+    "S24_32BE",
     "S32LE",
     "S32BE",
     "F32LE",
     "F32BE",
     "F64LE",
     "F64BE",
+    "ALAW",
+    "MULAW",
 )
 
 ASR_BACKENDS = ("auto", "moonshine", "whisper", "none")
@@ -46,13 +50,13 @@ SPEECH_NODE: tuple[Parameter, ...] = (
     P(
         "audio.sample_format",
         "S16LE",
-        "PCM encoding when no AudioInfo says otherwise.",
+        "PCM encoding when no AudioInfo says otherwise (S24_32: 24 bits in the lower three of 4 bytes).",
         choices=SAMPLE_FORMATS,
     ),
     P(
         "audio.channel",
         -1,
-        "Channel to listen to, counted from 0; -1 takes the mean of all.",
+        "Channel to listen to, counted from 0; -1 takes the mean of two, of more the first.",
         -1,
         31,
     ),
@@ -72,10 +76,10 @@ SPEECH_NODE: tuple[Parameter, ...] = (
         120.0,
         read_only=True,
     ),
-    P("vad.threshold", 0.3, "Speech probability at which an utterance starts.", 0.01, 0.99),
+    P("vad.threshold", 0.4, "Speech probability at which an utterance starts.", 0.01, 0.99),
     P(
         "vad.release_threshold",
-        0.2,
+        0.25,
         "Speech probability below which a frame counts as pause.",
         0.01,
         0.99,
@@ -276,7 +280,34 @@ EMOTION_NODE: tuple[Parameter, ...] = (
         0.0,
         1.0,
     ),
+    P(
+        "conversation.window",
+        30.0,
+        "Stretch of conversation that conversation_emotion speaks of, s.",
+        5.0,
+        3600.0,
+    ),
     P("explanation.enabled", False, "Publish an EmotionExplanation with every final state."),
+    P(
+        "voices.enabled",
+        True,
+        "Tell voices apart and judge each by how it usually sounds; off forgets them.",
+    ),
+    P("voices.max", 16, "Voices kept; of more, the one heard longest ago is forgotten.", 1, 64),
+    P(
+        "voices.forget_after",
+        0.0,
+        "Time without a word after which a voice is forgotten, h; 0 never.",
+        0.0,
+        100000.0,
+    ),
+    P(
+        "voices.profiles",
+        "",
+        "File that keeps the voices for the next start (statistics and an embedding of each, no audio); "
+        "empty writes nothing.",
+        read_only=True,
+    ),
     P(
         "utterance.queue",
         16,

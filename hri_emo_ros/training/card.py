@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig
-from hri_emo_ros.training.data import Data
+from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
 
 _STRICTEST_FIRST = ("CC BY-NC-SA 4.0", "CC BY-SA 4.0", "CC BY 4.0")
 """Licences of speech data that pass on to what is made of it."""
@@ -22,6 +22,7 @@ _LICENCES = {
     "nemo": "CC BY-NC-SA 4.0",
     "emodb": "CC BY 4.0",
     "crema_d": "Open Database License 1.0",
+    "banglaser": "CC BY 4.0",
     "goemotions": "Apache-2.0",
     "meld_text": "GPL-3.0 (repository)",
     "meld": "GPL-3.0 (repository); the recordings are the broadcaster's",
@@ -31,9 +32,9 @@ _LICENCES = {
 }
 _PRETRAINED = {
     "minilm": "all-MiniLM-L6-v2 (Apache-2.0)",
-    "whisper-base": "OpenAI's whisper-base (MIT)",
+    "whisper-base": "the first layers of OpenAI's whisper-base (MIT)",
 }
-"""What encoders are cut out of, by the name that the configuration gives it."""
+"""Where encoders come from, by the name that the recipe gives it."""
 _USE = """
 ## Use
 
@@ -47,20 +48,27 @@ recognition at work and in education is forbidden (Regulation 2024/1689, article
 
 Acted voices of adults teach it exaggerated emotion: spontaneous speech is quieter and is called
 neutral more often. Languages, accents, ages and voices that are not in the data below are heard less
-well; the tables by sex, language and speaker show how much people differ. Irony, and words that say
-the opposite of the voice, were only seen in constructed pairs. Texts are judged one utterance at a
-time, without what was said before.
+well; the tables by sex, language and speaker show how much people differ. A voice of which nothing is
+known is judged worse than one that has spoken before; one that has only ever been heard in one emotion
+comes to sound neutral in it. Irony, and words that say the opposite of the voice, were only seen in
+constructed pairs.
 """
 
 
-def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
+def write_card(
+    recipe: Recipe, result: dict[str, Any], left_out: Mapping[str, Mapping[str, int]]
+) -> str:
     """Markdown with every figure of `result` that a user of the model should know, and those of the
-    folds of ``calibration.runs`` and of the stages that it was built from."""
+    runs of ``calibrate_on`` and of the stages that it was built from.
+
+    Args:
+        left_out: corpus -> reason -> count of items that were not used.
+    """
     lines = [
-        f"# {config.name}",
+        f"# {recipe.name}",
         "",
-        f"Head `{config.model.head}`, {result['parameters']:,} parameters, labels: "
-        f"{', '.join(config.model.labels)}. Trained with `hri-emo train`.",
+        f"Head `{recipe.model.head}`, {result['parameters']:,} parameters, labels: "
+        f"{', '.join(recipe.model.labels)}. Trained with `hri-emo train`.",
         *_USE.rstrip().splitlines(),
         "",
         "## Data",
@@ -68,20 +76,19 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
         "| corpus | licence | trained on | validated on |",
         "|---|---|---|---|",
     ]
-    earlier = _earlier(config)
+    earlier = _earlier(recipe)
     trained, validated = _counts([result, *earlier])
     lines += [
-        f"| {name} | {_LICENCES.get(name, 'unknown')} | {trained.get(name, 0)} | "
-        f"{validated.get(name, 0)} |"
+        f"| {name} | {_LICENCES.get(name, 'unknown')} | {trained[name]} | {validated[name]} |"
         for name in dict.fromkeys([*trained, *validated])
     ]
     licences = {_LICENCES.get(name, "unknown") for name in trained}
     strictest = next((k for k in _STRICTEST_FIRST if k in licences), "the strictest of these")
     lines += ["", f"Licence of these weights: {strictest}, as the strictest of their data's."]
-    for part, source in _sources(config).items():
+    for part, source in _sources(recipe).items():
         name = _PRETRAINED.get(source, f"'{source}'")
-        lines.append(f"The {part} encoder was cut out of {name}.")
-    for corpus, reasons in data.left_out.items():
+        lines.append(f"The {part} encoder is {name}.")
+    for corpus, reasons in left_out.items():
         for reason, count in reasons.items():
             lines.append(f"Left out of {corpus}: {count} x {reason}.")
     shared = dict.fromkeys(name for r in [result, *earlier] for name in r["shared_speakers"])
@@ -96,133 +103,118 @@ def write_card(config: TrainConfig, result: dict[str, Any], data: Data) -> str:
                   "that left a part out, or of the stages it was built from."]  # fmt: skip
     entries = [*([result] if "validation" in result else []), *earlier]
     lines += _overview(entries, result.get("calibration", {}).get("held_out_voice"))
+    brief = len(entries) > 1  # the voice's many runs stand in the tables above
     for entry in entries:
-        lines += _figures(entry)
+        lines += _figures(entry, brief and entry["head"] == "audio_only")
     return "\n".join(lines) + "\n"
 
 
-def _sources(config: TrainConfig) -> dict[str, str]:
-    """What the encoders were cut out of, in this run or in the stages before it."""
-    sections: list[Mapping[str, Any]] = [config.model_dump()]
-    for part in ("audio", "text", "bundle"):
-        bundle = getattr(config.pretrained, part)
-        file = Path(bundle).parent / CONFIG_FILE
+def _sources(recipe: Recipe) -> dict[str, str]:
+    """Names of the pretrained encoders of this run or of the stages before it."""
+    models: list[Mapping[str, Any]] = [recipe.model_dump()["model"]]
+    for part in ("audio", "text"):
+        bundle = getattr(recipe.pretrained, part)
+        file = Path(bundle).parent / RECIPE_FILE
         if bundle and file.is_file():
-            sections.append(yaml.safe_load(file.read_text(encoding="utf-8")))
-    found = {}
-    for section in sections:
-        for part, name in (("voice", "prune_audio"), ("text", "prune")):
-            if section.get(name):
-                found[part] = str(section[name]["source"])
-    return found
+            models.append(yaml.safe_load(file.read_text(encoding="utf-8"))["model"])
+    return {
+        kind: model[part]["name"]
+        for model in models
+        for kind, part in (("voice", "audio"), ("text", "text"))
+        if model[part].get("name")
+    }
 
 
-def _earlier(config: TrainConfig) -> list[dict[str, Any]]:
-    """Metrics of the folds and of the stages that went before, each once."""
+def _earlier(recipe: Recipe) -> list[dict[str, Any]]:
+    """Metrics of the runs it is calibrated on, with their stages, and of the stages before it, each once."""
     folders: list[Path] = []
-    for run in map(Path, [*config.calibration.runs, *config.card_runs]):
+    for run in map(Path, recipe.calibrate_on):
         folders += (
             sorted(p.parent for p in run.parent.glob("*/metrics.json")) if run.is_dir() else []
         )
-    for part in ("audio", "text", "bundle"):
-        bundle = getattr(config.pretrained, part)
+    for part in ("audio", "text"):
+        bundle = getattr(recipe.pretrained, part)
         folders += [Path(bundle).parent] if bundle else []
-    return list(_read(dict.fromkeys(folders)))
+    files = dict.fromkeys(folder / "metrics.json" for folder in folders)
+    read = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    return [metrics for metrics in read if "validation" in metrics]
 
 
-def _read(folders: Iterable[Path]) -> Iterable[dict[str, Any]]:
-    for folder in folders:
-        file = folder / "metrics.json"
-        if file.is_file():
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-            if "validation" in metrics:
-                yield metrics
-
-
-def _counts(results: Sequence[dict[str, Any]]) -> tuple[dict[str, int], dict[str, int]]:
+def _counts(results: Sequence[dict[str, Any]]) -> list[Counter[str]]:
     """Most items of each corpus that any run has trained on, and validated on."""
-    sides: tuple[dict[str, int], dict[str, int]] = ({}, {})
+    sides: list[Counter[str]] = [Counter(), Counter()]
     for result in results:
-        for side, key in zip(sides, ("train_by_corpus", "validation_by_corpus"), strict=True):
-            for name, count in result[key].items():
-                side[name] = max(side.get(name, 0), count)
+        sides[0] |= Counter(result["train_by_corpus"])
+        sides[1] |= Counter(result["validation_by_corpus"])
     return sides
 
 
 def _overview(
     results: Sequence[dict[str, Any]], calibration: Mapping[str, float] | None
 ) -> list[str]:
-    """The voice alone over several runs: each fold and their mean, its calibration over the folds, and
-    corpora left out of training."""
+    """The voice alone over several runs, by what was known of it: people of every fold, and corpora left out of
+    training; then its calibration over all of them."""
     voices = [r for r in results if r["head"] == "audio_only"]
-    folds = sorted((r for r in voices if not r["leave_corpus_out"]), key=lambda r: r["fold"] or 0)
+    folds = [r for r in voices if not r["leave_corpus_out"]]
+    left_out = [r for r in voices if r["leave_corpus_out"]]
     lines: list[str] = []
     if len(folds) > 1:
-        heads = " | ".join(f"fold {r['fold']}" for r in folds)
-        lines += ["", "## The voice on speakers of every fold (UA)", "",
-                  f"| corpus | labels | {heads} | mean |",
-                  "|---|---|" + "---|" * (len(folds) + 1)]  # fmt: skip
-        names = list(dict.fromkeys(name for r in folds for name in r["validation"]))
-        for name in [n for n in names if n not in ("all", "constructed")]:
-            for figure, labels in (("ua", "shared"), ("own_words_ua", "its own")):
-                values = [r["validation"].get(name, {}).get(figure) for r in folds]
-                known = [v for v in values if v is not None]
-                if known:
-                    cells = ["" if v is None else f"{v:.3f}" for v in values]
-                    lines.append(f"| {name} | {labels} | {' | '.join(cells)} | {_mean(known)} |")
-        lines += ["", "Means with a 95 % interval from the spread of the folds (Student's t)."]
-    if calibration:
-        others = _calibration(calibration, "the other folds, reported on each in turn")
-        lines += ["", f"{calibration['n']:.0f} answers of all folds. {others}"]
-    left_out = [r for r in voices if r["leave_corpus_out"]]
+        lines += _by_known("The voice on people it has never heard (UA)", folds)
+        lines += ["", f"Means of {len(folds)} folds with a 95 % interval from their spread "
+                  "(Student's t)."]  # fmt: skip
     if left_out:
-        lines += ["", "## The voice on a corpus it has never heard", "",
-                  "| corpus left out | n | UA | macro F1 | chance UA |", "|---|---|---|---|---|"]  # fmt: skip
-        for r in left_out:
-            name = r["leave_corpus_out"]
-            scores, intervals = r["validation"][name], r.get("intervals", {}).get(name, {})
-            lines.append(
-                f"| {name} | {scores['n']:.0f} | {_spread(scores['ua'], intervals.get('ua'))} | "
-                f"{_spread(scores['macro_f1'], intervals.get('macro_f1'))} | "
-                f"{scores['chance_ua']:.3f} |"
-            )
+        lines += _by_known("The voice on corpora it has never heard (UA)", left_out)
+    if calibration:
+        others = _calibration(calibration, "all runs but the one reported on, in turn")
+        lines += ["", f"{calibration['n']:.0f} answers of the voice. {others}"]
+    return lines
+
+
+def _by_known(title: str, runs: Sequence[dict[str, Any]]) -> list[str]:
+    """A row for each corpus and a column for what was known of the voice: how many of its utterances, or of
+    others in the room."""
+    columns = list(runs[0].get("by_known") or {"stranger": None})
+    lines = ["", f"## {title}", "", f"| corpus | chance | {' | '.join(columns)} |",
+             "|---|---|" + "---|" * len(columns)]  # fmt: skip
+    names = dict.fromkeys(name for r in runs for name in r["validation"])
+    for name in [n for n in names if n not in ("all", "constructed")]:
+        found = [r for r in runs if "ua" in r["validation"].get(name, {})]
+        cells = []
+        for column in columns:
+            parts = [r.get("by_known", {}).get(column, r) for r in found]
+            values = [part["validation"][name]["ua"] for part in parts]
+            interval = parts[0].get("intervals", {}).get(name, {}).get("ua") if parts else None
+            cells.append(_mean(values) if len(values) > 1 else _spread(values[0], interval))
+        if found:
+            chance = found[0]["validation"][name].get("chance_ua", float("nan"))
+            lines.append(f"| {name} | {chance:.3f} | {' | '.join(cells)} |")
     return lines
 
 
 def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     mean = float(np.mean(values))
     return _spread(mean, [mean - half, mean + half])
 
 
-def _figures(result: dict[str, Any]) -> list[str]:
+def _figures(result: dict[str, Any], brief: bool) -> list[str]:
     side = f"fold {result['fold']}" if result["fold"] else "the validation side"
     if result["leave_corpus_out"]:
         side = f"{result['leave_corpus_out']}, left out of training"
     stage = f", stage {result['stage']}" if result["stage"] else ""
-    lines = ["", f"## Figures on {side} ({result['head']}{stage})", "",
-             "| corpus | n | UA | macro F1 | weighted F1 | ECE |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for name, scores in result["validation"].items():
-        if "ua" in scores and name != "all":
-            intervals = result.get("intervals", {}).get(name, {})
-            cells = (
-                _spread(scores[f], intervals.get(f)) for f in ("ua", "macro_f1", "weighted_f1")
-            )
-            lines.append(
-                f"| {name} | {scores['n']:.0f} | {' | '.join(cells)} | {scores['ece']:.3f} |"
-            )
-    own = {
-        n: s["own_words_ua"]
-        for n, s in result["validation"].items()
-        if "own_words_ua" in s and n != result["leave_corpus_out"]
-    }
-    lines += [
-        f"\nWith {name}'s own words told apart (an auxiliary head, not in the bundle): UA {value:.3f}."
-        for name, value in own.items()
-    ]
+    lines = ["", f"## Figures on {side} ({result['head']}{stage})", ""]
+    if not brief:
+        lines += ["| corpus | known of the voice | n | UA | macro F1 | weighted F1 | ECE |",
+                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for known, part in () if brief else (result.get("by_known") or {"": result}).items():
+        for name, scores in part["validation"].items():
+            if "ua" in scores and name != "all":
+                intervals = part.get("intervals", {}).get(name, {})
+                cells = (
+                    _spread(scores[f], intervals.get(f)) for f in ("ua", "macro_f1", "weighted_f1")
+                )
+                lines.append(f"| {name} | {known} | {scores['n']:.0f} | {' | '.join(cells)} | "
+                             f"{scores['ece']:.3f} |")  # fmt: skip
     groups = result.get("by_group", {})
     for kind in ("sex", "language", "speaker"):
         values = ", ".join(f"{k} {v:.3f}" for k, v in groups.get(kind, {}).items() if v is not None)
@@ -230,10 +222,7 @@ def _figures(result: dict[str, Any]) -> list[str]:
             lines.append(f"\nUA by {kind}: {values}.")
     held_out = result.get("calibration", {}).get("held_out")
     if held_out:
-        lines.append(
-            "\n"
-            + _calibration(held_out, "one half of the validation speakers, reported on the other")
-        )
+        lines.append("\n" + _calibration(held_out, "people other than those it is reported on"))
     return [*lines, *_conditions(result.get("conditions", {}))]
 
 

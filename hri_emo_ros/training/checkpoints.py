@@ -16,19 +16,13 @@ from torch import Tensor, nn
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.optim import Average
 
-_STATE, _WEIGHTS, _AVERAGE, _OPTIMIZER, _RANDOM = (
-    "state.json", "weights.safetensors", "average.safetensors", "optimizer.safetensors",
-    "random.safetensors",
-)  # fmt: skip
+_STATE, _TENSORS = "state.json", "tensors.safetensors"
 
 
 def save_checkpoint(
-    folder: Path,
-    module: nn.Module,
-    average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    folder: Path, module: nn.Module, average: Average | None, optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
-) -> None:
+) -> None:  # fmt: skip
     """Write everything that `load_checkpoint` needs; the folder is replaced in one step.
 
     Args:
@@ -38,24 +32,21 @@ def save_checkpoint(
         optimizer: its moments.
         state: JSON values (step, best figure, history, ...).
     """
-    temporary = folder.with_name(folder.name + ".new")
+    tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average/{name}": value for name, value in average.values.items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in entries.items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors |= {f"random/{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
+    temporary, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _save(module.state_dict(), temporary / _WEIGHTS)
-    if average is not None:
-        _save(average.values, temporary / _AVERAGE)
-    moments = {
-        f"{index}.{name}": value
-        for index, entries in optimizer.state_dict()["state"].items()
-        for name, value in entries.items()
-    }
-    _save(moments, temporary / _OPTIMIZER)
-    random = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random |= {f"cuda{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
-    _save(random, temporary / _RANDOM)
+    # safetensors refuses tensors that share memory (tied weights): each gets its own copy.
+    copies = {n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()}
+    save_file(copies, str(temporary / _TENSORS))
     (temporary / _STATE).write_text(json.dumps(state), encoding="utf-8")
-    old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
@@ -64,10 +55,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path,
-    module: nn.Module,
-    average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    folder: Path, module: nn.Module, average: Average | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote, in place.
 
@@ -75,42 +63,35 @@ def load_checkpoint(
         The JSON values.
 
     Raises:
-        HriEmoError: there is no checkpoint or it belongs to another configuration.
+        HriEmoError: there is no checkpoint or it belongs to another recipe.
     """
     if not (folder / _STATE).is_file():
         raise HriEmoError(f"there is no checkpoint in '{folder}'; train without --resume")
     try:
-        module.load_state_dict(load_file(folder / _WEIGHTS))
-        if average is not None:
-            values = load_file(folder / _AVERAGE)
-            for name, value in average.values.items():
-                value.copy_(values[name])
-        _restore_optimizer(folder, optimizer)
+        parts: dict[str, dict[str, Tensor]] = {"average": {}, "optimizer": {}}
+        for key, value in load_file(folder / _TENSORS).items():
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = value
+        module.load_state_dict(parts["module"])
+        for name, value in average.values.items() if average is not None else ():
+            value.copy_(parts["average"][name])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            index, name = key.split("/", 1)
+            moments.setdefault(int(index), {})[name] = value
+        # Groups (rates, decay) follow from the recipe; only the moments are history.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (RuntimeError, LookupError, ValueError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HriEmoError(
             f"the checkpoint in '{folder}' does not fit this configuration: {reason}; train "
             "without --resume or with the configuration it was written with"
         ) from error
-    random = load_file(folder / _RANDOM)
-    torch.set_rng_state(random["cpu"])
-    for name, value in random.items():
-        if name != "cpu" and torch.cuda.is_available():
-            torch.cuda.set_rng_state(value, int(name.removeprefix("cuda")))
+    for name, value in parts["random"].items():
+        if name == "cpu":
+            torch.set_rng_state(value)
+        elif torch.cuda.is_available():
+            torch.cuda.set_rng_state(value, int(name))
     state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     return state
-
-
-def _restore_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / _OPTIMIZER).items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    # Groups (rates, decay) follow from the configuration; only the moments are history.
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    # safetensors refuses tensors that share memory (tied weights): each gets its own copy.
-    save_file({n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()}, str(path))

@@ -1,101 +1,147 @@
-"""After the last step: calibration, figures with intervals, bundle, card, misclassified clips."""
+"""What a run leaves behind: calibration, figures with intervals, bundle, card, misclassified clips."""
 
 from __future__ import annotations
 
 import csv
-import json
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
+from scipy.special import softmax
 
-from hri_emo_ros.evaluation import metrics
+from hri_emo_ros.data.corpus import Item
+from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.model.bundle import Bundle, save_bundle
-from hri_emo_ros.model.calibration import Calibration, probabilities
-from hri_emo_ros.training.calibrate import ALONE_FILES, PREDICTIONS_FILE, calibrate
+from hri_emo_ros.model.calibration import Calibration
+from hri_emo_ros.training.augment import Conditions
+from hri_emo_ros.training.calibration import calibrate
 from hri_emo_ros.training.card import write_card
-from hri_emo_ros.training.conditions import condition_report, extra_predictions
-from hri_emo_ros.training.validation import Predictions, save_predictions
-
-if TYPE_CHECKING:
-    from hri_emo_ros.training.trainer import Trainer
+from hri_emo_ros.training.conditions import alone, condition_report, stated
+from hri_emo_ros.training.items import Data
+from hri_emo_ros.training.known import KNOWN
+from hri_emo_ros.training.network import Network
+from hri_emo_ros.training.predictions import (
+    Predictions,
+    Scorer,
+    intervals,
+    scores_by_corpus,
+    ua_by_group,
+)
+from hri_emo_ros.training.recipe import Recipe
+from hri_emo_ros.training.speech import SPEECH_THRESHOLD
 
 METRICS_FILE, BUNDLE, MANIFEST = "metrics.json", "bundle", "validation.csv"
-_SMALLEST_GROUP = 20
-"""Utterances of a group; below that its recall is chance."""
 
 
-def finish(trainer: Trainer, predictions: Predictions | None, seconds: float) -> dict[str, Any]:
+@dataclass
+class Trained:
+    """A network after its last step."""
+
+    recipe: Recipe
+    folder: Path
+    data: Data
+    network: Network
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def finish(
+    trained: Trained, scorer: Scorer, predictions: Predictions | None, conditions: Conditions
+) -> dict[str, Any]:
     """Write everything that a run leaves behind.
 
     Args:
-        trainer: with the weights to ship in place.
+        trained: with the weights to ship in place.
+        scorer: over the same weights.
         predictions: of the validation side, None where there is none.
-        seconds: that training took.
+        conditions: truthful ones, for the report on fusion.
 
     Returns:
         The contents of metrics.json.
     """
-    config, folder = trainer.config, trainer.folder
-    labels = config.model.labels
-    parameters = sum(p.numel() for p in trainer.network.model.parameters())
-    result: dict[str, Any] = {
-        "name": config.name,
-        "stage": config.stage,
-        "head": config.model.head,
-        "fold": config.data.fold,
-        "leave_corpus_out": config.data.leave_corpus_out,
-        "seed": config.seed,
-        "parameters": parameters,
-        "train_items": len(trainer.data.train),
-        "train_by_corpus": _by_corpus(trainer.data.train),
-        "validation_by_corpus": _by_corpus(trainer.data.validation),
-        "left_out": trainer.data.left_out,
-        "shared_speakers": trainer.data.shared_speakers,
-        "constructed": config.pairs.enabled,
-        "steps": trainer.step,
-        "seconds": seconds,
-        "history": trainer.history,
-    }
-    calibration = Calibration.identity(len(labels))
+    recipe, folder, data = trained.recipe, trained.folder, trained.data
+    labels, multi_label = recipe.model.labels, recipe.model.objective == "multi_label"
+    result = _facts(trained)
+    parts: dict[str, Predictions] = {}
+    single: dict[str, Predictions] = {}
     if predictions is not None:
-        save_predictions(folder / PREDICTIONS_FILE, predictions)
         write_manifest(folder / MANIFEST, predictions, labels)
-        result["validation"] = trainer.scores(predictions)
-        result["intervals"] = _intervals(predictions)
-        result["by_group"] = _by_group(predictions)
-    fusion = config.model.head in ("hri_emo", "late_fusion")
-    alone = extra_predictions(trainer) if fusion and predictions is not None else []
-    for name, part in zip(ALONE_FILES, alone, strict=False):
-        save_predictions(folder / name, part)
-    if config.calibration.enabled:
-        fitted = calibrate(config, [p for p in [predictions, *alone] if p is not None])
-        if fitted is not None:
-            calibration, result["calibration"] = fitted
-    if fusion and config.model.objective == "single_label" and trainer.examples:
-        result["conditions"] = condition_report(trainer, calibration)
-    card = write_card(config, result, trainer.data)
+        result["validation"] = scores_by_corpus(predictions, multi_label)
+        result["intervals"] = intervals(predictions)
+        result["by_group"] = ua_by_group(predictions)
+        result["misclassified"] = link_misclassified(folder, predictions, labels)
+        parts = {"validation": predictions}
+        if scorer.maker.sources.known_validation is not None:
+            given = stated(conditions, predictions.examples)
+            result["by_known"] = {}
+            for name, counts in KNOWN.items():
+                part = predictions
+                if any(counts):
+                    part = parts[f"validation {name}"] = scorer(predictions.examples, given, counts)
+                scores = scores_by_corpus(part, multi_label)
+                result["by_known"][name] = {"validation": scores, "intervals": intervals(part)}
+        if recipe.model.uses_audio and recipe.model.uses_text:
+            single = alone(scorer, conditions, predictions.examples)
+            parts |= {f"validation {name}": part for name, part in single.items()}
+        for name, part in parts.items():
+            part.save(folder / f"{name}.npz")
+    fitted = calibrate(
+        list(parts.values()), recipe.calibrate_on, recipe.model.objective, recipe.seed
+    )
+    calibration = Calibration.identity(len(labels))
+    if fitted is not None:
+        calibration, result["calibration"] = fitted
+    if recipe.model.uses_audio and recipe.model.baseline is not None:
+        calibration = calibration.model_copy(update={"speech_threshold": SPEECH_THRESHOLD})
+    if single and predictions is not None and not multi_label:
+        result["conditions"] = condition_report(
+            scorer, conditions, predictions.examples, calibration
+        )
     bundle = Bundle(
-        model=trainer.network.model,
-        tokenizer=trainer.network.tokenizer,
+        model=trained.network.model,
+        tokenizer=trained.network.tokenizer,
         calibration=calibration,
-        name=config.name,
-        card=card,
+        name=recipe.name,
+        card=write_card(recipe, result, data.left_out),
         training={
             k: result[k]
             for k in ("head", "fold", "seed", "steps", "train_by_corpus", "constructed")
         },
     )
-    save_bundle(bundle, folder / BUNDLE, config.bundle_dtype)
+    save_bundle(bundle, folder / BUNDLE)
     result["model_id"] = bundle.model_id
-    if config.save_misclassified and predictions is not None:
-        result["misclassified"] = save_misclassified(trainer, predictions)
     write_json(folder / METRICS_FILE, result)
     return result
+
+
+def _facts(trained: Trained) -> dict[str, Any]:
+    recipe, data = trained.recipe, trained.data
+    return {
+        "name": recipe.name,
+        "stage": recipe.stage,
+        "head": recipe.model.head,
+        "fold": recipe.data.fold,
+        "leave_corpus_out": recipe.data.leave_corpus_out,
+        "seed": recipe.seed,
+        "parameters": sum(p.numel() for p in trained.network.model.parameters()),
+        "train_by_corpus": _by_corpus(data.train),
+        "validation_by_corpus": _by_corpus(data.validation),
+        "left_out": data.left_out,
+        "shared_speakers": data.shared_speakers,
+        "constructed": recipe.pairs is not None,
+        "steps": trained.steps,
+        "seconds": trained.seconds,
+        "history": trained.history,
+    }
+
+
+def _by_corpus(items: Sequence[Item]) -> Mapping[str, int]:
+    names = [item.corpus for item in items]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def write_manifest(path: Path, predictions: Predictions, labels: Sequence[str]) -> None:
@@ -103,102 +149,37 @@ def write_manifest(path: Path, predictions: Predictions, labels: Sequence[str]) 
 
     Pairs whose two halves disagree have no one right answer and are left out.
     """
+    columns = ("path", "emotion", "text", "speaker", "sex", "language", "seconds", "conversation",
+               "turn")  # fmt: skip
     with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["path", "emotion", "text", "speaker", "sex", "language", "seconds"])
+        table = csv.DictWriter(stream, columns)
+        table.writeheader()
         for example, true in zip(predictions.examples, predictions.classes, strict=True):
-            voice, words = example.voice, example.words
+            voice, words, item = example.voice, example.words, example.item
             if example.voice_target != example.words_target:
                 continue
-            clip = voice.audio.resolve() if voice is not None and voice.audio is not None else ""
-            item = example.item
-            table.writerow(
-                [clip, labels[true], words.text if words is not None else "", item.speaker, item.sex,
-                 item.language, voice.max_duration or "" if voice is not None else ""]
-            )  # fmt: skip
+            row = {
+                "path": voice.audio.resolve() if voice is not None and voice.audio else "",
+                "emotion": labels[true],
+                "text": words.text if words is not None else "",
+                "seconds": (voice.max_duration or "") if voice is not None else "",
+                "turn": f"{item.turn:g}" if item.conversation else "",
+            }
+            row |= {k: getattr(item, k) for k in ("speaker", "sex", "language", "conversation")}
+            table.writerow(row)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """JSON with NaN as null, since NaN is no JSON."""
-    path.write_text(json.dumps(_plain(value), indent=1) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (np.floating, float)):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value
-
-
-def _by_corpus(items: Sequence[Any]) -> dict[str, int]:
-    names = [item.corpus for item in items]
-    return {name: names.count(name) for name in dict.fromkeys(names)}
-
-
-def _intervals(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
-    """95 % bootstrap intervals of the main figures by corpus, over speakers where they are told.
-
-    As in `score`, utterances whose target names no single winner are left out.
-    """
-    result: dict[str, dict[str, list[float]]] = {}
-    answer, true = predictions.logits.argmax(1), predictions.classes
-    corpora = np.array([e.item.corpus for e in predictions.examples])
-    speakers = np.array([e.item.speaker for e in predictions.examples])
-    functions = {"ua": metrics.ua, "macro_f1": metrics.macro_f1, "weighted_f1": metrics.weighted_f1}
-    clear = predictions.targets.max(1) > 0.5
-    for corpus in dict.fromkeys(corpora.tolist()):
-        rows = np.flatnonzero((corpora == corpus) & clear)
-        if len(rows) == 0:
-            continue
-        groups = speakers[rows] if all(speakers[rows]) else None
-        result[corpus] = {}
-        for name, function in functions.items():
-            interval = metrics.bootstrap_interval(
-                partial(_on_rows, function, true[rows], answer[rows]), len(rows), groups
-            )
-            result[corpus][name] = [interval.low, interval.high]
-    return result
-
-
-def _on_rows(
-    function: Callable[[Any, Any], float], true: np.ndarray, answer: np.ndarray, rows: np.ndarray
-) -> float:
-    return function(true[rows], answer[rows])
-
-
-def _by_group(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """UA by speaker's sex, by language and by speaker, of groups large enough to say anything."""
-    answer, true = predictions.logits.argmax(1), predictions.classes
-    result: dict[str, dict[str, float]] = {}
-    for kind in ("sex", "language", "speaker"):
-        names = np.array([getattr(e.item, kind) for e in predictions.examples])
-        result[kind] = {
-            str(name): metrics.ua(true[names == name], answer[names == name])
-            for name in sorted(set(names.tolist()))
-            if name and np.count_nonzero(names == name) >= _SMALLEST_GROUP
-        }
-    return result
-
-
-def save_misclassified(trainer: Trainer, predictions: Predictions) -> int:
-    """Write wrongly answered validation clips with a table of true and predicted labels.
+def link_misclassified(folder: Path, predictions: Predictions, labels: Sequence[str]) -> int:
+    """Put wrongly answered validation clips together for listening, as links with a table of true and predicted
+    labels.
 
     Returns:
         How many.
     """
-    import soundfile
-
-    folder = trainer.folder / "misclassified"
-    folder.mkdir(exist_ok=True)
-    labels = trainer.config.model.labels
-    p = probabilities(torch.from_numpy(predictions.logits), trainer.config.model.objective).numpy()
+    folder = folder / "misclassified"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    p = softmax(predictions.logits, axis=1)
     wrong = np.flatnonzero(p.argmax(1) != predictions.classes)
     with (folder / "misclassified.csv").open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
@@ -208,9 +189,10 @@ def save_misclassified(trainer: Trainer, predictions: Predictions) -> int:
             true, predicted = labels[predictions.classes[row]], labels[p[row].argmax()]
             name = ""
             if example.voice is not None and example.voice.audio is not None:
-                name = f"{true}_as_{predicted}_{example.voice.id.replace('/', '_')}"
-                name = str(Path(name).with_suffix(".wav"))
-                soundfile.write(folder / name, trainer.sources.audio.samples(example.voice), 16_000)
+                clip = example.voice.audio
+                stem = example.voice.id.replace("/", "_").removesuffix(clip.suffix)
+                name = f"{row}_{true}_as_{predicted}_{stem}{clip.suffix}"
+                (folder / name).symlink_to(clip.resolve())
             text = example.words.text if example.words is not None else ""
             table.writerow([name, example.item.id, example.item.speaker, true, predicted,
                             f"{p[row].max():.3f}", text])  # fmt: skip

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from hri_emo_ros.training.config import OptimSection
+from hri_emo_ros.training.recipe import OptimSection
 
 _GATE = "model.fusion.gate."
-_ONE_CYCLE_START = 10.0
-_ONE_CYCLE_END = 1000.0
-_ONE_CYCLE_BETAS = (0.85, 0.95)
 
 
 def make_optimizer(
@@ -40,63 +37,25 @@ def make_optimizer(
             {"params": parameters, "lr": lr, "initial_lr": lr, "weight_decay": decay}
             for (lr, decay), parameters in groups.items()
         ],
-        betas=config.betas,
         fused=True,
     )
 
 
-def learning_rate_factor(step: int, total: int, config: OptimSection) -> float:
-    """What the learning rate is multiplied with at `step` of `total`: a function of the step alone,
-    so resuming needs no scheduler state."""
-    if config.schedule == "constant":
-        return 1.0
-    warm = config.warmup * total
+def learning_rate_factor(step: int, total: int, warmup: float) -> float:
+    """What the learning rate is multiplied with at `step` of `total`: linearly up for the share `warmup`, then
+    down to 0 along a cosine. A function of the step alone, so resuming needs no scheduler state."""
+    warm = warmup * total
     if step < warm:
-        if config.schedule == "cosine":
-            return (step + 1) / warm
-        low = 1.0 / _ONE_CYCLE_START
-        return low + (1.0 - low) * 0.5 * (1.0 - math.cos(math.pi * step / warm))
-    low = 0.0 if config.schedule == "cosine" else 1.0 / _ONE_CYCLE_END
+        return (step + 1) / warm
     done = (step - warm) / max(1.0, total - warm)
-    return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
-_IMITATION_WARM_UP = 50  # steps
-
-
-def imitation_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
-    """AdamW that lets only matrices decay."""
-    every = list(parameters)
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in every if p.ndim > 1], "weight_decay": 0.01},
-            {"params": [p for p in every if p.ndim == 1], "weight_decay": 0.0},
-        ],
-        lr, betas=(0.9, 0.98),
-    )  # fmt: skip
-
-
-def imitation_rate(step: int, total: int) -> float:
-    """What the learning rate is multiplied with: up over 50 steps, and down to 0 along a cosine."""
-    return (
-        min(1.0, (step + 1) / _IMITATION_WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * step / total))
-    )
-
-
-def schedule(optimizer: torch.optim.Optimizer, step: int, total: int, config: OptimSection) -> None:
-    """Set every rate (and, for ``one_cycle``, AdamW's first beta) for `step`."""
-    factor = learning_rate_factor(step, total, config)
+def schedule(optimizer: torch.optim.Optimizer, step: int, total: int, warmup: float) -> None:
+    """Set every rate for `step`."""
+    factor = learning_rate_factor(step, total, warmup)
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-        if config.schedule == "one_cycle":
-            group["betas"] = (_beta(step, total, config), group["betas"][1])
-
-
-def _beta(step: int, total: int, config: OptimSection) -> float:
-    warm = config.warmup * total
-    done = step / warm if step < warm else 1.0 - (step - warm) / max(1.0, total - warm)
-    low, high = _ONE_CYCLE_BETAS
-    return high - (high - low) * 0.5 * (1.0 - math.cos(math.pi * done))
 
 
 class Average:

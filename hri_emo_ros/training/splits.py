@@ -8,27 +8,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from sklearn.model_selection import GroupShuffleSplit
 
+from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.corpus import Item
 
-Method = Literal["folds", "grouped", "official", "train", "validation"]
+Method = Literal["folds", "grouped", "official"]
 
 
-@dataclass(frozen=True)
-class SplitRule:
+class SplitRule(BaseModel):
     """How one corpus is divided.
 
     ``folds``: the corpus's published folds, the given one is validation. ``grouped``: a share of
     the speakers, drawn by a seed. ``official``: the published train and dev parts; test is left
-    alone. ``train`` / ``validation``: all of it on one side.
+    alone.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     method: Method = "folds"
     validation_fraction: float = 0.2
     """Share of the speakers, for ``grouped``."""
-    seed: int = 0
     shared_speakers: bool = False
     """The published sides share speakers (MELD, EmoryNLP), and that is accepted here: figures on
     this corpus then are not speaker-independent, and reports say so."""
@@ -56,36 +57,23 @@ def split_corpus(items: Sequence[Item], rule: SplitRule, fold: int | None = None
     Raises:
         HriEmoError: the corpus does not tell what the rule needs, or has fewer folds.
     """
-    if rule.method == "train":
-        return Split(list(items), [])
-    if rule.method == "validation":
-        return Split([], list(items))
+    if rule.method == "grouped":
+        return _grouped(items, rule)
+    shared = sorted({item.corpus for item in items}) if rule.shared_speakers else []
     if rule.method == "official":
-        return _official(items, rule)
-    if rule.method == "folds":
-        return Split(list(items), []) if fold is None else _by_fold(items, fold)
-    return _grouped(items, rule)
-
-
-def _official(items: Sequence[Item], rule: SplitRule) -> Split:
-    _need(items, [item.split for item in items], "published split", "official")
-    corpora = sorted({item.corpus for item in items}) if rule.shared_speakers else []
-    return Split(
-        [item for item in items if item.split == "train"],
-        [item for item in items if item.split == "dev"],
-        corpora,
-    )
-
-
-def _by_fold(items: Sequence[Item], fold: int) -> Split:
-    folds = [item.fold for item in items]
-    _need(items, folds, "fold", "folds")
-    present = sorted({f for f in folds if f is not None})
+        _need(items, [item.split for item in items], "published split", "official")
+        train, dev = ([i for i in items if i.split == side] for side in ("train", "dev"))
+        return Split(train, dev, shared)
+    if fold is None:
+        return Split(list(items), [], shared)
+    _need(items, [item.fold for item in items], "fold", "folds")
+    present = sorted({item.fold for item in items if item.fold is not None})
     # A corpus with fewer folds than the others starts again: fold 5 of four is the first.
     wanted = fold if fold in present else present[(fold - 1) % len(present)]
     return Split(
         [item for item in items if item.fold != wanted],
         [item for item in items if item.fold == wanted],
+        shared,
     )
 
 
@@ -94,12 +82,9 @@ def _grouped(items: Sequence[Item], rule: SplitRule) -> Split:
     _need(items, speakers, "speaker", "grouped")
     if len(set(speakers)) < 2:
         raise HriEmoError(
-            f"corpus '{items[0].corpus}' has one speaker only, so it cannot be split by speaker; "
-            "set its 'split' to 'train' or 'validation'"
+            f"corpus '{items[0].corpus}' has one speaker only, so it cannot be split by speaker"
         )
-    splitter = GroupShuffleSplit(
-        n_splits=1, test_size=rule.validation_fraction, random_state=rule.seed
-    )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=rule.validation_fraction, random_state=0)
     train, validation = next(splitter.split(np.zeros(len(items)), groups=speakers))
     return Split([items[i] for i in train], [items[i] for i in validation])
 
@@ -109,7 +94,7 @@ def _need(items: Sequence[Item], values: Sequence[object], what: str, method: st
         if value in (None, ""):
             raise HriEmoError(
                 f"'{item.id}' has no {what}, so corpus '{item.corpus}' cannot be split by "
-                f"'{method}'; set its 'split' to one of: folds, grouped, official, train, validation"
+                f"'{method}'; set its 'split' to one of: folds, grouped, official"
             )
 
 
@@ -180,17 +165,11 @@ def speaker_halves(items: Sequence[Item], seed: int = 0) -> tuple[list[int], lis
     Every corpus's speakers are dealt in turn, so both halves hold each corpus that has two. Items
     without a speaker are dealt one by one.
     """
-    rng = np.random.default_rng(seed)
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         groups[item.corpus, item.speaker or f"#{index}"].append(index)
+    keys = [list(groups)[k] for k in np.random.default_rng(seed).permutation(len(groups))]
     halves: tuple[list[int], list[int]] = ([], [])
-    by_corpus: dict[str, list[list[int]]] = defaultdict(list)
-    for (corpus, _), members in sorted(groups.items()):
-        by_corpus[corpus].append(members)
-    turn = 0
-    for members_of in by_corpus.values():
-        for k in rng.permutation(len(members_of)):
-            halves[turn % 2].extend(members_of[k])
-            turn += 1
+    for turn, key in enumerate(sorted(keys, key=lambda key: key[0])):  # corpus by corpus
+        halves[turn % 2].extend(groups[key])
     return halves

@@ -1,9 +1,10 @@
-"""All stages of a training file in a row, each in a folder of its own."""
+"""All stages of a training file in a row, and the runs that leave people or a corpus out, each in a folder of
+its own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,31 @@ import yaml
 from rich.console import Console
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.config import CONFIG_FILE, TrainConfig, pick_stages
 from hri_emo_ros.training.finish import BUNDLE
+from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe, pick_stages
 
+KEPT = "kept"
+"""Folder of what is heard of clips, beside the runs that share it."""
 _REFERENCE = "stage:"
-_OF_THE_RUN = ("data.fold", "data.leave_corpus_out")
-"""Settings that a stage's folder names where they matter to it (`run_folder`)."""
+_OF_THE_RUN = ("data.fold", "data.leave_corpus_out", "calibrate_on", "left_out")
+"""Settings that differ between runs of one recipe."""
 
 
-def run_folder(config: TrainConfig, out: Path) -> Path:
+def run_folder(recipe: Recipe, out: Path) -> Path:
     """Where a stage's run lies: out/name[_foldK][_without_CORPUS][/stage].
 
     A stage whose corpora have no folds is the same for every fold, so its folder does not name one.
     """
-    name = config.name
-    data = config.data
+    name = recipe.name
+    data = recipe.data
     if data.fold is not None and any(c.split.method == "folds" for c in data.corpora):
         name += f"_fold{data.fold}"
     if data.leave_corpus_out in [corpus.name for corpus in data.corpora]:
         name += f"_without_{data.leave_corpus_out}"
-    return out / name / config.stage if config.stage else out / name
+    return out / name / recipe.stage if recipe.stage else out / name
 
 
-def resolve(config: TrainConfig, out: Path, stages: Sequence[TrainConfig] = ()) -> TrainConfig:
+def resolve(recipe: Recipe, out: Path, stages: Sequence[Recipe] = ()) -> Recipe:
     """Replace ``stage:NAME`` by that stage's bundle.
 
     Args:
@@ -43,85 +46,128 @@ def resolve(config: TrainConfig, out: Path, stages: Sequence[TrainConfig] = ()) 
         HriEmoError: there is no such stage or it was not trained.
     """
     folders = {stage.stage: run_folder(stage, out) for stage in stages}
-
-    def replaced(value: str) -> str:
+    found: dict[str, str] = {}
+    for part in ("audio", "text"):
+        value: str = getattr(recipe.pretrained, part)
         if not value.startswith(_REFERENCE):
-            return value
+            continue
         stage = value.removeprefix(_REFERENCE)
         if stage not in folders:
             raise HriEmoError(
                 f"'{value}': there is no such stage, must be one of: " + ", ".join(folders)
             )
-        bundle = folders[stage] / BUNDLE
-        if not bundle.is_dir():
+        if not (folders[stage] / BUNDLE).is_dir():
             raise HriEmoError(
-                f"'{value}': there is no bundle in '{bundle}'; train that stage first"
+                f"'{value}': there is no bundle in '{folders[stage] / BUNDLE}'; train that stage first"
             )
-        return str(bundle)
+        found[part] = str(folders[stage] / BUNDLE)
+    return recipe.model_copy(update={"pretrained": recipe.pretrained.model_copy(update=found)})
 
-    pretrained = config.pretrained.model_copy(
-        update={k: replaced(getattr(config.pretrained, k)) for k in ("bundle", "audio", "text")}
-    )
-    distill = config.distill.model_copy(update={"teacher": replaced(config.distill.teacher)})
-    return config.model_copy(update={"pretrained": pretrained, "distill": distill})
+
+def plan(
+    recipes: Sequence[Recipe], stage: str | None, out: Path
+) -> list[tuple[Recipe, list[Recipe]]]:
+    """Runs in the order in which they must be trained, each with the stages of its file as they are for it.
+
+    First those that leave something out (`Recipe.left_out`), with what they build on, then the stages
+    themselves, calibrated on the former. Where the recipes say already what is left out, they are all.
+    """
+    chosen = pick_stages(recipes, stage)
+    if any(r.data.fold is not None or r.data.leave_corpus_out for r in recipes):
+        return [(recipe, list(recipes)) for recipe in chosen]
+    runs, last = [], []
+    for recipe in chosen:
+        without: list[Recipe] = []
+        for variant in _variants(recipe, recipes):
+            without.append(next(r for r in variant if r.stage == recipe.stage))
+            runs += [(r, variant) for r in variant if r.stage in _needed(recipe, recipes)]
+        folders = [str(run_folder(r, out)) for r in without]
+        own = recipe.model_copy(update={"calibrate_on": folders or recipe.calibrate_on})
+        last.append((own, list(recipes)))
+    return [*runs, *last]
+
+
+def _variants(recipe: Recipe, recipes: Sequence[Recipe]) -> Iterator[list[Recipe]]:
+    for fold in recipe.left_out.folds:
+        yield [_with(r, {"fold": fold}) for r in recipes]
+    for corpus in recipe.left_out.corpora:
+        yield [_with(r, {"leave_corpus_out": corpus}) for r in recipes]
+
+
+def _with(recipe: Recipe, update: dict[str, Any]) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
+
+
+def _needed(recipe: Recipe, recipes: Sequence[Recipe]) -> set[str]:
+    """Names of the stage and of those that it builds on."""
+    names, by_name = {recipe.stage}, {r.stage: r for r in recipes}
+    for value in (recipe.pretrained.audio, recipe.pretrained.text):
+        name = value.removeprefix(_REFERENCE)
+        if value.startswith(_REFERENCE) and name in by_name:
+            names |= _needed(by_name[name], recipes)
+    return names
 
 
 def train(
-    configs: Sequence[TrainConfig],
+    recipes: Sequence[Recipe],
     root: Path,
     out: Path,
     resume: bool = False,
     console: Console | None = None,
     stage: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train every stage in order.
+    """Train every run of the `plan`.
 
     Args:
-        configs: from `load_config`.
+        recipes: from `load_recipes`.
         root: data root.
         out: folder of runs.
-        resume: go on where a run was interrupted: finished stages are left alone, the one with a
-            checkpoint resumes, the rest start. Where the file has changed since a stage was
+        resume: go on where training was interrupted: finished runs are left alone, the one with a
+            checkpoint resumes, the rest start. Where the file has changed since a run was
             finished, the settings that differ are printed.
         console: for progress; None is silent.
         stage: train this one only.
 
     Returns:
-        Each trained stage's metrics.
+        Each trained run's metrics.
 
     Raises:
         HriEmoError: see `resolve`, `Trainer` and ``data.leave_corpus_out``.
     """
-    from hri_emo_ros.training.trainer import CHECKPOINT, Trainer
+    from hri_emo_ros.training.loop import CHECKPOINT, Trainer  # loads torch and more
 
-    results = []
-    _check_left_out(configs)
-    for config in pick_stages(configs, stage):
-        folder = run_folder(config, out)
-        if resume and len(configs) > 1 and (folder / BUNDLE).is_dir():
-            if console is not None:
-                console.print(_left_alone(config, folder), highlight=False, soft_wrap=True)
+    _check_left_out(recipes)
+    results: list[dict[str, Any]] = []
+    runs, done = plan(recipes, stage, out), set[Path]()
+    for recipe, stages in runs:
+        folder = run_folder(recipe, out)
+        if folder in done:
             continue
-        if console is not None and config.stage:
-            console.rule(f"stage {config.stage}", align="left")
-        trainer = Trainer(_prepared(config, out, configs), root, folder, console)
-        again = resume and ((folder / CHECKPOINT).is_dir() or len(configs) == 1)
+        done.add(folder)
+        if resume and len(runs) > 1 and (folder / BUNDLE).is_dir():
+            if console is not None:
+                console.print(_left_alone(recipe, folder), highlight=False, soft_wrap=True)
+            continue
+        if console is not None and len(runs) > 1:
+            console.rule(str(folder.relative_to(out)), align="left")
+        trainer = Trainer(_prepared(recipe, out, stages), root, folder, console, out / KEPT)
+        again = resume and ((folder / CHECKPOINT).is_dir() or len(runs) == 1)
         results.append(trainer.run(resume=again))
     return results
 
 
-def _left_alone(config: TrainConfig, folder: Path) -> str:
-    """What to say of a finished stage: which settings it was trained with that differ from today's."""
-    said = f"stage {config.stage}: finished in '{folder}', left alone"
-    file = folder / CONFIG_FILE
+def _left_alone(recipe: Recipe, folder: Path) -> str:
+    """What to say of a finished run: which settings it was trained with that differ from today's."""
+    said = f"{recipe.stage or recipe.name}: finished in '{folder}', left alone"
+    file = folder / RECIPE_FILE
     if not file.is_file():
         return said
     then = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
-    now = _flat(json.loads(config.model_dump_json()))
+    now = _flat(json.loads(recipe.model_dump_json()))
     changed = [
         f"{key} {then.get(key)} (now {now.get(key)})"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and key not in _OF_THE_RUN
+        if then.get(key) != now.get(key) and not key.startswith(_OF_THE_RUN)
         and not str(now.get(key)).startswith(_REFERENCE)
     ]  # fmt: skip
     if not changed:
@@ -130,30 +176,27 @@ def _left_alone(config: TrainConfig, folder: Path) -> str:
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings and lists, by dotted key; an unset section is one leaf."""
-    if isinstance(value, dict):
-        pairs = [(f"{key}.{k}" if key else str(k), v) for k, v in value.items()]
-    elif isinstance(value, list):
-        pairs = [(f"{key}.{k}", v) for k, v in enumerate(value)]
-    else:
-        return {key: value}
-    return {k: v for name, inner in pairs for k, v in _flat(inner, name).items()}
+    """Leaves of nested mappings by dotted key; a list, or an unset section, is one leaf."""
+    if not isinstance(value, dict):
+        return {key.rstrip("."): value}
+    return {k: v for name, part in value.items() for k, v in _flat(part, f"{key}{name}.").items()}
 
 
-def _prepared(config: TrainConfig, out: Path, configs: Sequence[TrainConfig]) -> TrainConfig:
-    config = resolve(config, out, configs)
-    if config.data.leave_corpus_out in [corpus.name for corpus in config.data.corpora]:
-        return config
-    return config.model_copy(
-        update={"data": config.data.model_copy(update={"leave_corpus_out": None})}
+def _prepared(recipe: Recipe, out: Path, stages: Sequence[Recipe]) -> Recipe:
+    recipe = resolve(recipe, out, stages)
+    names = [corpus.name for corpus in recipe.data.corpora]
+    return (
+        recipe
+        if recipe.data.leave_corpus_out in names
+        else _with(recipe, {"leave_corpus_out": None})
     )
 
 
-def _check_left_out(configs: Sequence[TrainConfig]) -> None:
-    known = {corpus.name for config in configs for corpus in config.data.corpora}
-    for config in configs:
-        name = config.data.leave_corpus_out
-        if name is not None and name not in known:
-            raise HriEmoError(
-                f"'data.leave_corpus_out' is '{name}', must be one of: {', '.join(sorted(known))}"
-            )
+def _check_left_out(recipes: Sequence[Recipe]) -> None:
+    known = {corpus.name for recipe in recipes for corpus in recipe.data.corpora}
+    for recipe in recipes:
+        for name in (recipe.data.leave_corpus_out, *recipe.left_out.corpora):
+            if name is not None and name not in known:
+                raise HriEmoError(
+                    f"'data.leave_corpus_out' is '{name}', must be one of: {', '.join(sorted(known))}"
+                )

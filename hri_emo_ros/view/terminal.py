@@ -28,7 +28,7 @@ def bar(value: float, width: int = BAR) -> str:
 def now_panel(shown: Shown | None, title: str = "") -> RenderableType:
     """The newest estimate: a bar for each emotion, the two weights, the words."""
     if shown is None:
-        return Panel(Text("listening ...", style="dim"), title=title, title_align="left")
+        return Panel(Text("listening ...", style="dim"), title=Text(title), title_align="left")
     bars = Table.grid(padding=(0, 1))
     bars.add_column(justify="right", width=9)
     bars.add_column(width=BAR)
@@ -45,15 +45,15 @@ def now_panel(shown: Shown | None, title: str = "") -> RenderableType:
     facts.add_column(overflow="fold")
     facts.add_row("utterance", f"{shown.utterance} ({'final' if shown.final else 'speaking'})")
     facts.add_row("heard", f"{shown.duration:.1f} s")
-    facts.add_row("words", shown.words or "-")
+    facts.add_row("words", Text(shown.words or "-"))
     facts.add_row("voice", f"{bar(shown.audio_weight, 10):<10} {shown.audio_weight:.2f}")
     facts.add_row("words'", f"{bar(shown.text_weight, 10):<10} {shown.text_weight:.2f}")
-    facts.add_row("says", shown.verdict)
+    facts.add_row("says", Text(shown.verdict))
     both = Table.grid(padding=(0, 3), expand=True)
     both.add_column(width=BAR + 18)
     both.add_column(ratio=1)
     both.add_row(bars, facts)
-    return Panel(both, title=title, title_align="left")
+    return Panel(both, title=Text(title), title_align="left")
 
 
 def history_table(finals: list[Shown]) -> Table:
@@ -76,7 +76,7 @@ def history_table(finals: list[Shown]) -> Table:
             Text("" if shown.abstained else bar(top, 10), style=style),
             f"{shown.audio_weight:.2f} / {shown.text_weight:.2f}",
             f"{shown.latency * 1000:.0f} ms",
-            shown.abstained or shown.words or "-",
+            Text(shown.abstained or shown.words or "-"),
         )
     return table
 

@@ -1,0 +1,1 @@
+"""One module per corpus; `hri_emo_ros.data.corpus.available` finds them here."""

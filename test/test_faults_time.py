@@ -1,0 +1,359 @@
+"""Stamps that jump, stall, come in bursts or contradict the format: through the nodes and through replay."""
+
+from __future__ import annotations
+
+import array
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soxr
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+pytest.importorskip("rclpy")
+
+from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+from ros_playing import (
+    START_NS,
+    Heard,
+    clips,
+    counter,
+    listen,
+    pcm,
+    play,
+    probabilities,
+    restart,
+)
+
+from hri_emo_msgs.msg import EmotionState, SignalQuality
+from hri_emo_ros.cli.main import main
+from hri_emo_ros.evaluation.rosbag_types import (
+    AUDIO_DATA,
+    AUDIO_DATA_STAMPED,
+    AUDIO_INFO,
+    AUDIO_STAMPED,
+    audio_typestore,
+)
+from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.conversions import to_time
+from hri_emo_ros.nodes.graph import Graph
+from hri_emo_ros.types import FloatArray
+
+# Starting processes that load a model takes its time on a busy machine.
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def recording() -> FloatArray:
+    """One utterance, about 4 s."""
+    return clips("emodb_11a02Wc")
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
+    with Graph(
+        nodes=("speech_node", "emotion_node"),
+        bundle=tiny_bundle,
+        domain_id=ros_domain,
+        parameters={
+            "speech_node": {"audio.queue": 120.0},
+            "emotion_node": {"transcript.source": "none", "model.threads": 1},
+        },
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def collected(graph: Graph) -> Heard:
+    return listen(graph)
+
+
+@pytest.fixture
+def heard(graph: Graph, collected: Heard) -> Heard:
+    """A new stream, nothing heard yet."""
+    restart(graph)
+    graph.spin(0.2)
+    collected.clear()
+    return collected
+
+
+@pytest.fixture(scope="module")
+def reference(graph: Graph, collected: Heard, recording: FloatArray) -> EmotionState:
+    restart(graph)
+    collected.clear()
+    play(graph, recording)
+    assert graph.spin_until(lambda: len(collected.finals) == 1, 60.0)
+    return collected.finals[0]
+
+
+def counted(graph: Graph, heard: Heard, messages: int) -> dict[str, str]:
+    """What speech_node lists once it has counted so many messages."""
+
+    def enough() -> bool:
+        status = heard.status("speech_node")
+        return status is not None and int(counter(status, "messages") or 0) >= messages
+
+    assert graph.spin_until(enough, 60.0)
+    status = heard.status("speech_node")
+    assert status is not None
+    return {value.key: value.value for value in status.values}
+
+
+def said(graph: Graph, heard: Heard, text: str) -> DiagnosticStatus:
+    """The diagnostics that say `text`, once they do."""
+
+    def found() -> list[DiagnosticStatus]:
+        return [s for s in heard.statuses if "speech_node" in s.name and text in s.message]
+
+    assert graph.spin_until(found, 30.0), heard.status("speech_node")
+    return found()[-1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "claimed", "text"),
+    [
+        pytest.param(44100, 1, (16000, 1), "comes at 44100 samples a second", marks=pytest.mark.fault(
+            "time", "44.1 kHz read as 16 kHz (no AudioInfo, or one that lies)",
+            does="abstain: BAD_INPUT, `quality.fault` FORMAT; fill in nothing",
+            shows="ERROR with both rates and the parameters",
+        )),
+        pytest.param(44100, 1, (48000, 1), "comes at 44100 samples a second", marks=pytest.mark.fault(
+            "time", "44.1 kHz read as 48 kHz",
+            does="abstain: BAD_INPUT", shows="ERROR with both rates and the parameters",
+        )),
+        pytest.param(16000, 2, (16000, 1), "comes at 32000 samples a second", marks=pytest.mark.fault(
+            "time", "stereo read as mono: twice the samples",
+            does="abstain: BAD_INPUT", shows="ERROR with both rates and the parameters",
+        )),
+        pytest.param(16000, 1, (16000, 2), "comes at 8000 samples a second", marks=pytest.mark.fault(
+            "time", "mono read as stereo: half the samples",
+            does="abstain: BAD_INPUT", shows="ERROR with both rates and the parameters",
+        )),
+    ],
+)  # fmt: skip
+def test_what_the_stamps_contradict_is_not_estimated(
+    graph: Graph, heard: Heard, recording: FloatArray,
+    rate: int, channels: int, claimed: tuple[int, int], text: str,
+) -> None:  # fmt: skip
+    info = AudioInfo(
+        channels=claimed[1], sample_rate=claimed[0], sample_format="S16LE", coding_format="wave"
+    )
+    play(graph, np.tile(recording, 3), rate=rate, channels=channels, info=info)
+    status = said(graph, heard, text)
+    assert status.level == DiagnosticStatus.ERROR
+    assert f"read as {claimed[0]} Hz, {claimed[1]} ch" in status.message
+    assert "audio.sample_rate" in status.message
+    values = counted(graph, heard, 3 * len(recording) // 320 - 5)
+    assert int(values["dropped_samples"]) < 1600
+    graph.spin(2.0)
+    for final in heard.finals:
+        assert final.abstain_reason == EmotionState.ABSTAIN_BAD_INPUT
+        assert final.quality.fault == SignalQuality.FAULT_FORMAT
+        assert final.dominant == ""
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        pytest.param(7 * MS, marks=pytest.mark.fault(
+            "time", "two nodes publish on the audio topic, their messages interleaved",
+            does="abstain: BAD_INPUT", shows="ERROR that names both nodes",
+        )),
+        pytest.param(5000 * SECOND, marks=pytest.mark.fault(
+            "time", "two nodes publish on the audio topic, with clocks 5000 s apart",
+            does="abstain or hear nothing", shows="ERROR that names both nodes",
+        )),
+    ],
+)  # fmt: skip
+def test_two_publishers_are_named(
+    graph: Graph, heard: Heard, recording: FloatArray, apart: int
+) -> None:
+    other = Node("second_microphone", context=graph.context, start_parameter_services=False)
+    told = graph.node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
+    told.publish(
+        AudioInfo(channels=1, sample_rate=16000, sample_format="S16LE", coding_format="wave")
+    )
+    assert graph.spin_until(lambda: told.get_subscription_count() > 0, 30.0)
+    both = [node.create_publisher(AudioDataStamped, "audio", 1000) for node in (graph.node, other)]
+    assert graph.spin_until(lambda: all(p.get_subscription_count() > 0 for p in both), 30.0)
+    graph.spin(0.5)
+    data = pcm(np.tile(recording, 3), 16000, 1)
+    try:
+        for number in range(len(data) // 320):
+            for publisher, late in zip(both, (0, apart), strict=True):
+                chunk = data[number * 320 : (number + 1) * 320].tobytes()
+                message = AudioDataStamped(audio=AudioData(data=array.array("B", chunk)))
+                message.header.stamp = to_time(START_NS + number * 20 * MS + late)
+                publisher.publish(message)
+            graph.spin(0.004)
+        status = said(graph, heard, "more than one node publishes")
+        assert status.level == DiagnosticStatus.ERROR
+        assert "/hri_emo_graph (audio_common_msgs/msg/AudioDataStamped)" in status.message
+        assert "/second_microphone (audio_common_msgs/msg/AudioDataStamped)" in status.message
+        graph.spin(2.0)
+        for final in heard.finals:
+            assert final.abstained
+    finally:
+        other.destroy_node()
+        for publisher in (told, both[0]):
+            graph.node.destroy_publisher(publisher)
+
+
+def burst_stamps(count: int, burst: int) -> list[int]:
+    """Of messages of 20 ms that are stamped when they are published, `burst` at a time."""
+    return [(i // burst + 1) * burst * 20 * MS + i % burst * MS // 5 for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "burst",
+    [
+        pytest.param(8, marks=pytest.mark.fault(
+            "time", "stamped when it is published, 160 ms at a time (USB and network microphones)",
+            does="count samples; fill in nothing", shows="the same states; `dropped_samples` 0",
+        )),
+        pytest.param(20, marks=pytest.mark.fault(
+            "time", "stamped when it is published, 400 ms at a time",
+            does="count samples; fill in nothing", shows="the same states; `dropped_samples` 0",
+        )),
+    ],
+)  # fmt: skip
+def test_bursts_are_no_loss(
+    graph: Graph, heard: Heard, recording: FloatArray, reference: EmotionState, burst: int
+) -> None:
+    count = -(-len(recording) // 320)
+    play(graph, recording, stamps=burst_stamps(count, burst))
+    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert probabilities(heard.finals[0]) == pytest.approx(probabilities(reference), abs=1e-5)
+    assert heard.finals[0].duration == pytest.approx(reference.duration)
+    assert not heard.finals[0].abstained
+    values = counted(graph, heard, count - 1)
+    assert values["dropped_samples"] == values["gaps"] == values["restarts"] == "0"
+    assert all(
+        s.level != DiagnosticStatus.ERROR for s in heard.statuses if "samples a" in s.message
+    )
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(20, marks=pytest.mark.fault(
+            "time", "every tenth message of 20 ms is lost",
+            does="fill the places with silence", shows="`dropped_samples` counts them; `clock_corrections` 0",
+        )),
+        pytest.param(64, marks=pytest.mark.fault(
+            "time", "every tenth message of 64 ms is lost",
+            does="fill the places with silence", shows="`dropped_samples` counts them; `clock_corrections` 0",
+        )),
+        pytest.param(96, marks=pytest.mark.fault(
+            "time", "every tenth message of 96 ms is lost",
+            does="fill the places with silence", shows="`dropped_samples` counts them; `clock_corrections` 0",
+        )),
+    ],
+)  # fmt: skip
+def test_losses_are_counted_and_are_no_drift(
+    graph: Graph, heard: Heard, recording: FloatArray, size: int
+) -> None:
+    data, frames = pcm(np.tile(recording, 4), 16000, 1), 16 * size
+    numbers = [i for i in range(len(data) // frames) if i % 10 != 9]
+    chunks = [data[i * frames : (i + 1) * frames].tobytes() for i in numbers]
+    play(graph, recording, chunks=chunks, chunk_ms=size, stamps=[i * size * MS for i in numbers])
+    values = counted(graph, heard, len(chunks))
+    lost = (numbers[-1] + 1 - len(numbers)) * frames
+    assert int(values["dropped_samples"]) == pytest.approx(lost, rel=0.15)
+    assert values["clock_corrections"] == values["restarts"] == "0"
+    graph.spin(2.0)
+    assert any(m.dropped_samples > 0 for m in heard.speech)
+
+
+def write_bag(
+    path: Path,
+    samples: FloatArray,
+    rate: int,
+    kind: str,
+    told: bool,
+    stamps: list[int] | None = None,
+) -> None:
+    """Messages of 20 ms at `rate`; `told`: with AudioInfo (AudioStamped always tells)."""
+    store = audio_typestore(kind)
+    make: Any = store.types
+    data = np.rint(soxr.resample(samples, 16000, rate) * 32767).astype("<i2")
+    frames = rate // 50
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        audio = writer.add_connection("/audio", kind, typestore=store)
+        if told and kind == AUDIO_DATA_STAMPED:
+            info = writer.add_connection("/audio_info", AUDIO_INFO, typestore=store)
+            raw = store.serialize_cdr(make[AUDIO_INFO](1, rate, "S16LE", 0, "wave"), AUDIO_INFO)
+            writer.write(info, START_NS, raw)
+        for number in range(len(data) // frames):
+            piece = data[number * frames : (number + 1) * frames]
+            stamp = START_NS + (stamps[number] if stamps else number * 20 * MS)
+            header = make["std_msgs/msg/Header"](
+                make["builtin_interfaces/msg/Time"](stamp // SECOND, stamp % SECOND), "mic"
+            )
+            if kind == AUDIO_STAMPED:
+                none = {f"{n}_data": np.zeros(0, n) for n in ("float32", "int32", "int8", "uint8")}
+                sound = make["audio_common_msgs/msg/Audio"](
+                    make[AUDIO_DATA](int16_data=piece, **none),
+                    make[AUDIO_INFO](8, 1, rate, frames),
+                )
+            else:
+                sound = make[AUDIO_DATA](piece.view(np.uint8))
+            raw = store.serialize_cdr(make[kind](header, sound), kind)
+            writer.write(audio, max(stamp, START_NS + (number + 1) * 20 * MS), raw)
+
+
+def replay(bag: Path, bundle: Path, out: Path, *more: str) -> dict[str, Any]:
+    arguments = ["replay", str(bag), "--bundle", str(bundle), "--asr", "none", "--json", str(out)]
+    assert main([*arguments, "--set", "audio.queue:=120.0", *more]) == 0
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("kind", [AUDIO_DATA_STAMPED, AUDIO_STAMPED])
+@pytest.mark.fault(
+    "time", "bursts of 400 ms in a recording, of either family's messages",
+    does="count samples; fill in nothing", shows="the same states as from even stamps",
+)  # fmt: skip
+def test_bursts_in_a_recording_are_no_loss(
+    tiny_bundle: Path, tmp_path: Path, recording: FloatArray, kind: str
+) -> None:
+    count = len(recording) // 320
+    write_bag(tmp_path / "even", recording, 16000, kind, told=True)
+    write_bag(tmp_path / "burst", recording, 16000, kind, told=True, stamps=burst_stamps(count, 20))
+    even = replay(tmp_path / "even", tiny_bundle, tmp_path / "even.json")
+    burst = replay(tmp_path / "burst", tiny_bundle, tmp_path / "burst.json")
+    assert burst["counters"]["dropped_samples"] == burst["counters"]["restarts"] == 0
+    (ours,), (theirs,) = burst["heard"], even["heard"]
+    assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
+    assert ours["end"] - ours["start"] == pytest.approx(theirs["end"] - theirs["start"])
+
+
+@pytest.mark.fault(
+    "time", "a later file of a split bag, without the AudioInfo: 44.1 kHz read as 16 kHz",
+    does="abstain in `replay` as in `replay --live`: BAD_INPUT",
+    shows="abstained states; a line on stderr with both rates",
+)  # fmt: skip
+def test_a_recording_that_contradicts_its_format_abstains_offline_as_live(
+    tiny_bundle: Path, tmp_path: Path, recording: FloatArray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bag(tmp_path / "bag", np.tile(recording, 2), 44100, AUDIO_DATA_STAMPED, told=False)
+    offline = replay(tmp_path / "bag", tiny_bundle, tmp_path / "offline.json")
+    assert "comes at 44100 samples a second by its stamps but is read as 16000 Hz" in (
+        capsys.readouterr().err
+    )
+    live = replay(tmp_path / "bag", tiny_bundle, tmp_path / "live.json", "--live")
+    assert offline["final_states"] == live["final_states"] > 0
+    for run in (offline, live):
+        assert {u["abstained"] for u in run["heard"]} == {"bad_input"}
+    told = replay(
+        tmp_path / "bag", tiny_bundle, tmp_path / "told.json", "--set", "audio.sample_rate:=44100"
+    )
+    assert told["final_states"] == 2
+    assert told["abstained_states"] == 0
