@@ -113,7 +113,7 @@ class ModelConfig(BaseModel):
     learns the corpus again. This and the next three only with ``baseline``."""
     voice_hidden: int = Field(128, ge=1)
     """Hidden width of the networks in the voice's own answer."""
-    own_view: float = Field(0.6, ge=0.0, le=1.0)
+    own_view: float = Field(0.5, ge=0.0, le=1.0)
     """How much of the voice's own answer is relative to its baseline; the rest is relative to the population, so
     that of somebody who is angry for long anger is still heard. Training sees the first alone."""
     voice_members: int = Field(1, ge=1)
