@@ -160,6 +160,10 @@ class VoiceMemory:
         self._found = None
         self._keep_within("")
 
+    def warm_up(self) -> None:
+        """Load what the first utterance would otherwise wait for."""
+        self._encoder.warm_up()
+
     def identify(
         self,
         samples: FloatArray,
