@@ -74,6 +74,8 @@ class EmotionNode(HriNode):
         )
         self._engine.warm_up()
         self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
+        if self._joiner.voices is not None:
+            self._joiner.voices.warm_up()
         self._conversation = Conversation(self._engine, parameters)
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
         self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
