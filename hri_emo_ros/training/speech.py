@@ -17,7 +17,7 @@ from hri_emo_ros.training.voices import VoiceStates, samples_of
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 SPEECH_THRESHOLD = 0.5
-"""Of the probability: 99 % of 160 recorded sounds that are no speech lie below, and 0.5 % of speech."""
+"""Of the probability: 96 % of 160 recorded sounds that are no speech, of people never heard, lie below."""
 _SOUNDS = 480
 _NOISE_SHARE, _IN_NOISE = 0.15, 0.7
 """Of the sounds that are nothing but noise, and of the others that stand in some."""
