@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.affect import expectation
 from hri_emo_ros.model.baseline import voice_statistics
 from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch, ModelItem, collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle
@@ -29,6 +30,7 @@ from hri_emo_ros.model.explain import explain_utterance
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.model.tokenizer import EncodedText
 from hri_emo_ros.model.weights import modality_weights
+from hri_emo_ros.outcome import normalised_entropy
 from hri_emo_ros.types import (
     SAMPLE_RATE,
     AbstainReason,
@@ -95,6 +97,10 @@ class EmotionEngine:
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, self.device)
         self.bundle = loaded
         self.model = loaded.model.eval().to(self.device)
+        affect = loaded.affect or {}
+        self._affect = np.array(
+            [affect[label] for label in loaded.labels] if affect else [], np.float64
+        ).reshape(-1, 2)
         self.population: FloatArray = (
             np.zeros(0, np.float32)
             if self.model.config.baseline is None
@@ -130,6 +136,21 @@ class EmotionEngine:
     @property
     def model_id(self) -> str:
         return self.bundle.model_id or self.bundle.name
+
+    @property
+    def thresholds(self) -> Sequence[float]:
+        """Probability at which each label counts as present, [0, 1]."""
+        return self.bundle.calibration.thresholds
+
+    @property
+    def min_confidence(self) -> float:
+        """Highest probability below which an estimate abstains, [0, 1]."""
+        return self._min_confidence
+
+    @property
+    def multi_label(self) -> bool:
+        """Each label's probability stands on its own."""
+        return self.model.config.objective == "multi_label"
 
     @property
     def baseline_config(self) -> BaselineConfig | None:
@@ -309,18 +330,21 @@ class EmotionEngine:
         speech = self._speech(output)
         estimates = []
         for row, item in enumerate(inputs):
+            valence, arousal = expectation(p[row], self._affect)
             estimates.append(
                 EmotionEstimate(
                     labels=self.labels,
                     probabilities=p[row],
                     above_threshold=p[row] >= thresholds,
-                    uncertainty=_normalised_entropy(p[row], objective == "multi_label"),
+                    uncertainty=normalised_entropy(p[row], self.multi_label),
                     audio_weight=float(overall[row]),
                     text_weight=float(1.0 - overall[row]),
                     audio_weight_per_emotion=each[row],
                     text_weight_per_emotion=(1.0 - each[row]).astype(np.float32),
                     duration=_duration(item),
                     model_id=self.model_id,
+                    valence=valence,
+                    arousal=arousal,
                     abstain_reason=self._abstain(
                         item,
                         bool(audio_present[row]),
@@ -422,12 +446,3 @@ def _has_voice(quality: SignalQuality | None) -> bool:
 
 def _duration(item: EngineInput) -> float:
     return 0.0 if item.samples is None else len(item.samples) / SAMPLE_RATE
-
-
-def _normalised_entropy(p: np.ndarray, multi_label: bool) -> float:
-    """[0, 1]; for multi-label the mean of the labels' binary entropies."""
-    p = np.clip(p.astype(np.float64), 1e-12, 1.0)
-    if multi_label:
-        q = np.clip(1.0 - p, 1e-12, 1.0)
-        return float(np.clip(-(p * np.log2(p) + q * np.log2(q)).mean(), 0.0, 1.0))
-    return float(np.clip(-(p * np.log(p)).sum() / np.log(len(p)), 0.0, 1.0))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hri_emo_ros.conversation import ConversationState, Tone
 from hri_emo_ros.outcome import Outcome
 from hri_emo_ros.types import (
     SAMPLE_RATE,
@@ -216,6 +217,49 @@ def explanation(outcome: Outcome, found: Explanation, stream_id: str, frame_id: 
         "word_attribution": _row_major(found.word_attribution),
         "moment_attribution": _row_major(found.moment_attribution),
         "alignment": _row_major(found.alignment),
+    }
+
+
+def conversation(found: ConversationState, stream_id: str, frame_id: str) -> Fields:
+    """ConversationEmotion.msg."""
+    return {
+        "header": header(found.stamp_ns, frame_id),
+        "stream_id": stream_id,
+        "window": float(found.window),
+        "overall": _tone(found.overall, found.labels),
+        "voices": [_tone(tone, found.labels) for tone in found.voices],
+        "model_id": found.model_id,
+    }
+
+
+def _tone(tone: Tone, labels: Sequence[str]) -> Fields:
+    """ConversationTone.msg."""
+    scored = zip(labels, tone.probabilities, tone.above_threshold, tone.audio_weights, strict=False)
+    return {
+        "voice_id": tone.voice_id,
+        "utterances": tone.utterances,
+        "speech_seconds": tone.speech_seconds,
+        "scores": [
+            {
+                "label": label,
+                "probability": probability,
+                "above_threshold": above,
+                "audio_weight": audio,
+                "text_weight": 1.0 - audio,
+            }
+            for label, probability, above, audio in scored
+        ],
+        "dominant": tone.dominant,
+        "uncertainty": tone.uncertainty,
+        "valence": tone.valence,
+        "arousal": tone.arousal,
+        "valence_trend": tone.valence_trend,
+        "arousal_trend": tone.arousal_trend,
+        "abstained": bool(tone.abstain_text),
+        "abstain_text": tone.abstain_text,
+        "changed": bool(tone.changed_from),
+        "changed_from": tone.changed_from,
+        "change_time": time(tone.change_ns),
     }
 
 

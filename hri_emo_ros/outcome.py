@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from hri_emo_ros.audio.utterance import UtteranceBuffer
 from hri_emo_ros.types import (
@@ -57,6 +58,15 @@ class Outcome:
     """In final outcomes: sensor time of the end of speech, ns; 0 if unknown."""
     error: str = ""
     """What went wrong, where the estimate abstains with `AbstainReason.ERROR`."""
+
+
+def normalised_entropy(p: npt.NDArray[np.floating], multi_label: bool) -> float:
+    """[0, 1]; for multi-label the mean of the labels' binary entropies."""
+    p = np.clip(p.astype(np.float64), 1e-12, 1.0)
+    if multi_label:
+        q = np.clip(1.0 - p, 1e-12, 1.0)
+        return float(np.clip(-(p * np.log2(p) + q * np.log2(q)).mean(), 0.0, 1.0))
+    return float(np.clip(-(p * np.log(p)).sum() / np.log(len(p)), 0.0, 1.0))
 
 
 def abstained_estimate(

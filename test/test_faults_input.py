@@ -360,3 +360,61 @@ def test_file_says_what_is_wrong_with_the_sound(
     assert "channel 1 is silent" in captured.err
     (utterance,) = json.loads(captured.out)[0]["utterances"]
     assert utterance["quality"]["fault"] == "dead_channel"
+
+
+class FakeSound:
+    """Stands in for sounddevice: a device of two channels that plays what it is given, once."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self, channels: np.ndarray) -> None:
+        self.channels = channels
+        self.opened = 0
+
+    def query_devices(self, device: object = None, kind: str = "") -> dict[str, Any]:
+        return {"default_samplerate": SAMPLE_RATE, "max_input_channels": 2, "name": "fake"}
+
+    def InputStream(self, *, channels: int, callback: Any, blocksize: int, **_: Any) -> Any:
+        self.opened = channels
+        data = np.rint(self.channels[:, :channels] * 32767).astype(np.int16)
+
+        class Stream:
+            def start(self) -> None:
+                for start in range(0, len(data) - blocksize + 1, blocksize):
+                    callback(data[start : start + blocksize], blocksize, None, None)
+
+            def close(self) -> None:
+                pass
+
+        return Stream()
+
+
+@pytest.mark.fault(
+    "sound", "`audio.channel` in `hri-emo listen`, and a microphone that gives zeros first",
+    does="open as many channels and listen to that one",
+    shows="a line on stderr that names the fault, and one when it is over; states",
+)  # fmt: skip
+@pytest.mark.fault(
+    "sound", "the microphone of `hri-emo listen` is unplugged, with `--seconds` or without",
+    does="finish what was heard and end with status 2", shows="one sentence",
+)  # fmt: skip
+def test_a_channel_is_the_same_in_listen_and_its_faults_are_said(
+    tiny_bundle: Path, tmp_path: Path, recording: FloatArray, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    voice = np.concatenate(
+        [np.zeros(FAULTY), recording[FAULTY:]]
+    )[
+        : 490
+        * 320  # Its queue is full.
+    ]
+    device = FakeSound(np.stack([np.full_like(voice, 0.5), voice], axis=1))
+    monkeypatch.setattr("hri_emo_ros.audio.sources.import_sounddevice", lambda: device)
+    arguments = ["listen", "--bundle", str(tiny_bundle), "--asr", "none", "--seconds", "3600"]
+    assert main([*arguments, "--params", str(_params(tmp_path, 1))]) == 2
+    captured = capsys.readouterr()
+    assert device.opened == 2
+    assert captured.err.index("digital silence") < captured.err.index("works again")
+    assert "given nothing for 3 s: was it unplugged?" in captured.err
+    assert captured.out.count("voice 1.00") == 1  # One final state.

@@ -18,7 +18,12 @@ from hri_emo_ros.evaluation.labels import Label
 from hri_emo_ros.evaluation.matching import match_labels, segmentation
 from hri_emo_ros.evaluation.replay import Replayer, ReplayRun
 from hri_emo_ros.evaluation.replay_report import write_report
-from hri_emo_ros.evaluation.rosbag_types import EMOTION_STATE, SPEECH, emotion_typestore
+from hri_emo_ros.evaluation.rosbag_types import (
+    CONVERSATION,
+    EMOTION_STATE,
+    SPEECH,
+    emotion_typestore,
+)
 from hri_emo_ros.evaluation.scores import Answers, score, word_error_rate
 from hri_emo_ros.evaluation.utterances import HeardUtterance, utterance_from_json
 from hri_emo_ros.parameters import load_parameters
@@ -134,14 +139,22 @@ def test_the_output_bag_holds_what_the_nodes_would_publish(outputs: Path, run: R
     store = emotion_typestore()
     speech: dict[int, list[np.ndarray]] = {}
     finals = []
+    tones: list[Any] = []
     with Reader(outputs / "bag") as reader:
-        assert {"/speech", "/transcript", "/emotion_state"} == set(reader.topics)
+        assert {"/speech", "/transcript", "/emotion_state", "/conversation_emotion"} == set(
+            reader.topics
+        )
         for connection, _, raw in reader.messages():
             message: Any = store.deserialize_cdr(raw, connection.msgtype)
             if connection.msgtype == SPEECH:
                 speech.setdefault(message.utterance_id, []).append(message.samples)
             elif connection.msgtype == EMOTION_STATE and message.stage == 1:
                 finals.append(message)
+            elif connection.msgtype == CONVERSATION:
+                tones.append(message)
+    assert len(tones) == len(finals)
+    rested_on = [f for f in finals if f.abstain_reason in (0, 5)]
+    assert tones[-1].overall.utterances == len(rested_on)
     assert [f.utterance_id for f in finals] == [u.utterance_id for u in run.utterances]
     for utterance, final in zip(run.utterances, finals, strict=True):
         length = sum(map(len, speech[utterance.utterance_id])) / 16000

@@ -52,3 +52,4 @@ def test_live_and_offline_hear_and_say_the_same(
     with Reader(tmp_path / "out" / "bag") as reader:
         assert reader.topics["/speech"].msgcount == live.counters["speech"] > 0
         assert reader.topics["/emotion_state"].msgcount == live.counters["emotion_state"]
+        assert reader.topics["/conversation_emotion"].msgcount == len(live.utterances)

@@ -276,6 +276,27 @@ def test_two_that_prove_to_be_one_are_joined() -> None:
     assert talk.memory.voices[talk.memory.names[0]].utterances >= 20
 
 
+@pytest.mark.parametrize(("most", "seed"), [(2, 0), (4, 4), (16, 2)])
+def test_whatever_is_said_the_memory_stays_of_one_piece(most: int, seed: int) -> None:
+    """Voices that drift into each other and apart, in any order, often with too little room."""
+    memory, random = VoiceMemory(most, space=plain_space()), np.random.default_rng(seed)
+    centres = random.normal(0.0, 3.0, (4, 8))
+    ids: set[str] = set()
+    for step in range(300):
+        if random.random() < 0.01:
+            memory.forget(str(random.choice(memory.names)) if memory.names else None)
+        centres += random.normal(0.0, 0.15, centres.shape)
+        place = point(*(centres[random.integers(4)] + random.normal(size=8)))
+        speaker = memory.place(place, step * SECOND, final=bool(random.random() < 0.95))
+        memory.learn(speaker, np.ones(4, np.float32), 1.0)
+        names = {"", *memory.names}
+        assert len(memory.names) <= most and speaker.voice_id in names
+        assert {u.voice for u in memory._recent} | {u.group for u in memory._recent} <= names
+        ids |= set(memory.names)
+        assert sum(v.utterances for v in memory.voices.values()) <= step + 1
+    assert len(ids) == memory.counters["voices_found"]
+
+
 def test_baselines_are_the_voices_own_and_everybody_elses() -> None:
     talk = Talk()
     given: dict[str, list[float]] = {"v1": [], "v2": []}

@@ -281,11 +281,12 @@ class AudioFrontEnd:
         """Clean, mix, resample, take off the offset and segment; [n, channels]."""
         if self._meter is None:
             self._meter = InputMeter(self._format, self._channel)
-        if not np.abs(frames).max() <= 1.0:  # NaN is not less either.
+        peak = float(np.abs(frames).max())
+        if not peak <= 1.0:  # NaN is not less either.
             bad = ~np.isfinite(frames)
             self.counters["bad_samples"] += int(np.count_nonzero(bad))
-            frames = np.clip(np.where(bad, np.float32(0.0), frames), -1.0, 1.0)
-        mix = self._meter.take(frames)
+            frames, peak = np.clip(np.where(bad, np.float32(0.0), frames), -1.0, 1.0), 1.0
+        mix = self._meter.take(frames, peak)
         self.counters["clipped_samples"] += len(mix.clipped)
         places = self._place(self._samples + mix.clipped)
         for count, report in mix.reports:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +81,16 @@ class InputMeter:
         self._listened = self._candidates if self._mean else self._candidates[:1]
         self._held: list[FloatArray] = []
         self._held_length = 0
-        self._blocks: deque[npt.NDArray[np.float64]] = deque(maxlen=_WINDOW)
+        heard = len(self._candidates) + (self._mean and len(self._candidates) > 1)
+        self._blocks = np.zeros((_WINDOW, 2, heard))
+        """Mean and mean square of each candidate, and of their mean, the last ones first; [:_seen] are filled."""
+        self._seen = 0
         self._cancelling = self._offset = False
         self.report = InputReport()
         """The newest verdict."""
 
-    def take(self, frames: FloatArray) -> Mix:
-        """Mix the next input: finite float32 [n, channels], full scale [-1, 1]."""
+    def take(self, frames: FloatArray, peak: float = 1.0) -> Mix:
+        """Mix the next input: finite float32 [n, channels], full scale [-1, 1], none beyond `peak`."""
         mono: list[FloatArray] = []
         clipped: list[npt.NDArray[np.int64]] = []
         reports = []
@@ -96,17 +98,19 @@ class InputMeter:
         while done < len(frames):
             piece = frames[done : done + self._length - self._held_length]
             mono.append(self._mixed(piece))
-            clipped.append(self._clipped(piece) + done)
+            if peak >= self._full_scale:
+                clipped.append(self._clipped(piece) + done)
             done += len(piece)
             self._held.append(piece)
             self._held_length += len(piece)
             if self._held_length == self._length:
-                self._judge(np.concatenate(self._held))
+                self._judge(np.concatenate(self._held) if len(self._held) > 1 else piece)
                 self._held, self._held_length = [], 0
                 reports.append((done, self.report))
-        if not mono:
-            return Mix(np.zeros(0, np.float32), np.zeros(0, np.int64), [])
-        return Mix(np.concatenate(mono), np.concatenate(clipped), reports)
+        places = np.concatenate(clipped) if clipped else np.zeros(0, np.int64)
+        if len(mono) == 1:
+            return Mix(mono[0], places, reports)
+        return Mix(np.concatenate(mono) if mono else np.zeros(0, np.float32), places, reports)
 
     def _mixed(self, piece: FloatArray) -> FloatArray:
         # Channel by channel: a sum over an axis may round differently for other lengths.
@@ -118,28 +122,27 @@ class InputMeter:
         return mono
 
     def _clipped(self, piece: FloatArray) -> npt.NDArray[np.int64]:
-        heard = np.abs(piece[:, self._listened])
-        if heard.max(initial=0.0) < self._full_scale:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero((heard >= self._full_scale).any(axis=1))
+        return np.flatnonzero((np.abs(piece[:, self._listened]) >= self._full_scale).any(axis=1))
 
     def _judge(self, block: FloatArray) -> None:
         """Look at the last seconds, and choose what is listened to from here on."""
         heard = block[:, self._candidates].astype(np.float64)
         if self._mean and heard.shape[1] > 1:
             heard = np.concatenate([heard, heard.mean(axis=1, keepdims=True)], axis=1)
-        self._blocks.append(np.stack([heard.mean(axis=0), np.square(heard).mean(axis=0)]))
+        self._blocks[1:] = self._blocks[:-1].copy()
+        self._blocks[0] = heard.mean(axis=0), np.square(heard).mean(axis=0)
+        self._seen = min(self._seen + 1, _WINDOW)
         fault, text = self._fault()
-        last = np.mean(list(self._blocks)[-_LEVEL_WINDOW:], axis=0)
+        last = self._blocks[: min(self._seen, _LEVEL_WINDOW)].mean(axis=0)
         places = [self._candidates.index(channel) for channel in self._listened]
         power = float(np.mean((last[1] - last[0] ** 2)[places]))
         self.report = InputReport(10.0 * math.log10(max(power, 1e-12)), fault, text)
 
     def _fault(self) -> tuple[Fault, str]:
-        mean, square = np.mean(list(self._blocks), axis=0)
+        mean, square = self._blocks[: self._seen].mean(axis=0)
         power = square - mean**2
         count = len(self._candidates)
-        newest = self._blocks[-1][0]
+        newest = self._blocks[0][0]
         dead = [self._dead(float(newest[i]), float(mean[i]), float(power[i])) for i in range(count)]
         living = [i for i in range(count) if not dead[i]]
         if not living:
@@ -167,14 +170,14 @@ class InputMeter:
         """What is wrong with a channel; empty if nothing is."""
         if abs(newest) >= _STUCK:  # At once: it would be heard as a bang when it is left out later.
             return f"is stuck at {newest:+.2f} of full scale"
-        if len(self._blocks) < _WINDOW:
+        if self._seen < _WINDOW:
             return ""
         if power < _SILENT and abs(mean) >= _OFFSET:
             return f"is stuck at {mean:+.2f} of full scale"
         return "is silent" if power < _SILENT else ""
 
     def _nothing(self, dead: list[str], mean: float) -> tuple[Fault, str]:
-        seconds = f"{len(self._blocks) * BLOCK:.1g}"
+        seconds = f"{self._seen * BLOCK:.1g}"
         if all(reason == "is silent" for reason in dead):
             return Fault.SILENT, (
                 f"the microphone has given digital silence for {seconds} s: is it muted, unplugged, or "
@@ -188,7 +191,7 @@ class InputMeter:
     def _compare(self, power: npt.NDArray[np.float64]) -> None:
         count = len(self._candidates)
         channels, mix = float(power[:count].mean()), float(power[count])
-        if len(self._blocks) < _ENOUGH or channels < _AUDIBLE:
+        if self._seen < _ENOUGH or channels < _AUDIBLE:
             return
         limit = _UNCANCELLED if self._cancelling else _CANCELLED
         self._cancelling = mix < limit * channels / count
@@ -197,7 +200,7 @@ class InputMeter:
         self._offset = abs(mean) > _NO_OFFSET and (
             self._offset or (abs(mean) > _OFFSET and mean**2 > power)
         )
-        if not self._offset or len(self._blocks) < _ENOUGH:
+        if not self._offset or self._seen < _ENOUGH:
             return Fault.NONE, ""
         return Fault.OFFSET, (
             f"the audio has a constant offset of {mean:+.2f} of full scale, larger than the sound: it is "

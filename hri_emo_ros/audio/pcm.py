@@ -317,14 +317,13 @@ _MP3_KBITS = {
 _MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
+_MP3_SYNC = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
+"""First two bytes of a frame of layer III, of MPEG 1, 2 or 2.5."""
+
+
 def _holds_mp3(data: bytes) -> bool:
     """MP3 frames follow one another somewhere in `data`."""
-    place = data.find(b"\xff")
-    while place >= 0:
-        if _mp3_chain(data, place):
-            return True
-        place = data.find(b"\xff", place + 1)
-    return False
+    return any(_mp3_chain(data, found.start()) for found in _MP3_SYNC.finditer(data))
 
 
 def _mp3_chain(data: bytes, place: int = 0) -> bool:

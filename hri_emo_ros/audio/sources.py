@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from hri_emo_ros.errors import HriEmoError
 
 Block = np.ndarray[Any, np.dtype[np.int16]]
 
+STALL = 3.0
+"""Seconds without sound after which a microphone counts as gone; a muted one gives zeros."""
 PORTAUDIO_HINT = "the microphone needs the PortAudio library: sudo apt-get install libportaudio2"
 
 
@@ -144,13 +147,22 @@ class MicrophoneSource:
         self._open = True
 
     def blocks(self) -> Iterator[Block]:
-        """Blocks as they are recorded, until `close`."""
+        """Blocks as they are recorded, until `close`.
+
+        Raises:
+            HriEmoError: none has come for `STALL` seconds.
+        """
         self._stream.start()
+        heard = time.monotonic()
         while self._open:
             try:
                 yield self._queue.get(timeout=0.2)
+                heard = time.monotonic()
             except queue.Empty:
-                continue
+                if time.monotonic() - heard >= STALL:
+                    raise HriEmoError(
+                        f"the microphone has given nothing for {STALL:g} s: was it unplugged?"
+                    ) from None
 
     def close(self) -> None:
         self._open = False

@@ -140,6 +140,8 @@ class Timeline:
 
     def _judge(self, due: int, deviation: int, length: int, tolerance: int) -> Verdict:
         """Whether something was lost before this message."""
+        if deviation - self._deviations[-1][1] <= min(length // 2, tolerance):
+            return Verdict()  # As nearly always: less than anything that could be lost.
         values = [value for _, value in self._deviations]
         highest, spread = max(values), max(values) - min(values)
         rise = deviation - highest

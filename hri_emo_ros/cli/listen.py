@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 
 from rich.console import Console
 from rich.live import Live
@@ -21,6 +22,9 @@ from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
 from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import Shown, from_outcome
 from hri_emo_ros.view.terminal import screen
+
+_SHOWN = 50
+"""Final states kept for the screen."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,25 +74,34 @@ def _listen(
     words = _Words(recogniser)
     taken = 0
     fault = ""
-    for block in microphone.blocks():
-        now = time.monotonic()
-        stamp = start_ns + round(taken / microphone.sample_rate * 1e9)
-        taken += len(block)
-        for chunk in front_end.push(_bytes(block), stamp):
-            joiner.speech(chunk, now)
-            words.speech(chunk)
-        for due, transcript in words.ready():
-            joiner.transcript(due.chunk.utterance_id, transcript, time.monotonic(), final=due.final)
-        joiner.tick(time.monotonic())
-        if front_end.input.text != fault:
-            fault = front_end.input.text
-            print(fault or "the microphone works again", file=sys.stderr)
-        view.show(taken / microphone.sample_rate)
-        if seconds and now - begin >= seconds:
-            break
-    for chunk in front_end.flush():
-        joiner.speech(chunk, time.monotonic())
-    joiner.flush(time.monotonic())
+    try:
+        for block in microphone.blocks():
+            now = time.monotonic()
+            stamp = start_ns + round(taken / microphone.sample_rate * 1e9)
+            taken += len(block)
+            for chunk in front_end.push(_bytes(block), stamp):
+                joiner.speech(chunk, now)
+                words.speech(chunk)
+            for due, transcript in words.ready():
+                joiner.transcript(
+                    due.chunk.utterance_id, transcript, time.monotonic(), final=due.final
+                )
+            joiner.tick(time.monotonic())
+            if front_end.input.text != fault:
+                fault = front_end.input.text
+                print(fault or "the microphone works again", file=sys.stderr)
+            view.show(taken / microphone.sample_rate)
+            if seconds and now - begin >= seconds:
+                break
+    finally:
+        for chunk in front_end.flush():
+            joiner.speech(chunk, time.monotonic())
+        joiner.flush(time.monotonic())
+        if microphone.lost:
+            print(
+                f"{microphone.lost} blocks of 20 ms were lost: this machine is too slow for them",
+                file=sys.stderr,
+            )
 
 
 class _Words:
@@ -137,7 +150,7 @@ class _View:
         self._console = Console()
         self._live = Live(console=self._console, refresh_per_second=8) if live else None
         self._now: Shown | None = None
-        self._finals: list[Shown] = []
+        self._finals: deque[Shown] = deque(maxlen=_SHOWN)
         self._origin = time.time()
 
     def __enter__(self) -> _View:
@@ -160,7 +173,7 @@ class _View:
 
     def show(self, seconds: float) -> None:
         if self._live is not None:
-            self._live.update(screen(self._now, self._finals, f"microphone  {seconds:.0f} s"))
+            self._live.update(screen(self._now, list(self._finals), f"microphone  {seconds:.0f} s"))
 
 
 def _bytes(block: Block) -> bytes:

@@ -1,4 +1,4 @@
-"""The output bag of a replay: /speech, /transcript and /emotion_state as the nodes publish them."""
+"""The output bag of a replay: what the nodes publish, as they publish it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from rosbags.interfaces import Nodetype
 from rosbags.rosbag2 import Writer
 
 from hri_emo_ros import messages
+from hri_emo_ros.conversation import Conversation
 from hri_emo_ros.evaluation.bag_writer import RELIABLE
 from hri_emo_ros.evaluation.rosbag_types import (
+    CONVERSATION,
     EMOTION_STATE,
     SPEECH,
     TRANSCRIPT,
@@ -20,7 +22,12 @@ from hri_emo_ros.evaluation.rosbag_types import (
 from hri_emo_ros.pipeline import Record, TranscriptRecord
 from hri_emo_ros.types import SAMPLE_RATE, SpeechChunk
 
-TOPICS = {"/speech": SPEECH, "/transcript": TRANSCRIPT, "/emotion_state": EMOTION_STATE}
+TOPICS = {
+    "/speech": SPEECH,
+    "/transcript": TRANSCRIPT,
+    "/emotion_state": EMOTION_STATE,
+    "/conversation_emotion": CONVERSATION,
+}
 FRAME_ID = "microphone"
 
 
@@ -31,11 +38,15 @@ class EmotionBagWriter:
         writer: of a new bag.
         stream_id: of all messages.
         recogniser: name of the recogniser.
+        conversation: what listens to the final states.
     """
 
-    def __init__(self, writer: Writer, stream_id: str, recogniser: str) -> None:
+    def __init__(
+        self, writer: Writer, stream_id: str, recogniser: str, conversation: Conversation
+    ) -> None:
         self._writer = writer
         self._stream, self._recogniser = stream_id, recogniser
+        self._conversation = conversation
         self._store = emotion_typestore()
         self._connections = {
             kind: writer.add_connection(
@@ -65,6 +76,9 @@ class EmotionBagWriter:
             self._put(TRANSCRIPT, fields)
         else:
             self._put(EMOTION_STATE, messages.state(record, self._stream, FRAME_ID))
+            if record.stage == "final":
+                tone = self._conversation.hear(record)
+                self._put(CONVERSATION, messages.conversation(tone, self._stream, FRAME_ID))
 
     def _put(self, kind: str, fields: messages.Fields) -> None:
         data = self._store.serialize_cdr(self._fill(kind, fields), kind)

@@ -17,7 +17,7 @@ from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 
-from hri_emo_msgs.msg import EmotionState, Speech
+from hri_emo_msgs.msg import ConversationEmotion, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.engine import EmotionEngine
@@ -115,7 +115,7 @@ class _Recorder:
     def __init__(self, graph: Graph, bag: AudioBag) -> None:
         self.log = UtteranceLog(bag.origin_ns)
         self.recogniser = "unknown"
-        self.counters = dict.fromkeys(("speech", "transcript", "emotion_state"), 0)
+        self.counters = dict.fromkeys((name.lstrip("/") for name in TOPICS), 0)
         self._ended: set[int] = set()
         self._messages: list[tuple[str, int, bytes]] = []
         self._now_ns = bag.start_ns
@@ -123,14 +123,16 @@ class _Recorder:
             (Speech, "speech", self._speech, qos.SPEECH),
             (TranscriptMsg, "transcript", self._transcript, qos.TRANSCRIPT),
             (EmotionState, "emotion_state", self._state, qos.EMOTION),
+            (ConversationEmotion, "conversation_emotion", self._tone, qos.EMOTION),
             (Clock, "/clock", self._clock, 10),
         )
         for kind, name, callback, quality in listeners:
             graph.node.create_subscription(kind, name, callback, quality)
 
     def settled(self) -> bool:
-        """Each utterance that ended has its final state."""
-        return len(self._ended) == self.log.final_states
+        """Each utterance that ended has its final state, and the tone with it."""
+        finals = self.log.final_states
+        return len(self._ended) == finals == self.counters["conversation_emotion"]
 
     def write(self, out: Path) -> None:
         """Write OUT/bag."""
@@ -178,6 +180,9 @@ class _Recorder:
     def _state(self, message: EmotionState) -> None:
         self._keep("emotion_state", message)
         self.log.add(_outcome(message))
+
+    def _tone(self, message: ConversationEmotion) -> None:
+        self._keep("conversation_emotion", message)
 
 
 class _Player:

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hri_emo_ros.conversation import Conversation
 from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.ablation import ablation, ablation_section
@@ -30,7 +31,7 @@ from hri_emo_ros.pipeline import Record
 
 
 @contextmanager
-def record_bag(out: Path | None, recogniser: str) -> Iterator[Callable[[Record], None] | None]:
+def record_bag(out: Path | None, replayer: Replayer) -> Iterator[Callable[[Record], None] | None]:
     """Write the pipeline's records to OUT/bag; None where nothing is to be kept.
 
     Raises:
@@ -43,7 +44,9 @@ def record_bag(out: Path | None, recogniser: str) -> Iterator[Callable[[Record],
         raise HriEmoError(f"'{out / 'bag'}' exists already: give another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     with new_bag(out / "bag") as writer:
-        yield EmotionBagWriter(writer, "replay", recogniser).write
+        conversation = Conversation(replayer.engine, replayer.parameters["emotion_node"])
+        name = replayer.recogniser_name
+        yield EmotionBagWriter(writer, "replay", name, conversation).write
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def replay_offline(
     # A bag that cannot be read is said at once and not after the model has been loaded.
     AudioBag(bag, topic).close()
     replayer = Replayer(parameters)
-    with record_bag(out, replayer.recogniser_name) as record, progress_bar(bag.name) as progress:
+    with record_bag(out, replayer) as record, progress_bar(bag.name) as progress:
         run = replayer.run(bag, topic, labels, label_topic, record=record, progress=progress)
     if ablate:
         with progress_bar("ablation") as progress:

@@ -27,6 +27,7 @@ AUDIO_TYPES = (AUDIO_DATA, AUDIO_DATA_STAMPED, AUDIO_STAMPED)
 SPEECH = "hri_emo_msgs/msg/Speech"
 TRANSCRIPT = "hri_emo_msgs/msg/Transcript"
 EMOTION_STATE = "hri_emo_msgs/msg/EmotionState"
+CONVERSATION = "hri_emo_msgs/msg/ConversationEmotion"
 
 # https://github.com/ros-drivers/audio_common (ros2 branch): what rosdep installs.
 _ROS_DRIVERS = {

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.model.affect import SOURCE, Affect, known_positions
 from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.network import EmotionModel
@@ -45,8 +46,26 @@ class BundleConfig(BaseModel):
     sample_rate: Literal[16000] = 16000
     model: ModelConfig
     calibration: Calibration
+    affect: Affect = Field(default_factory=dict)
+    """Label -> [valence, arousal], each in [-1, 1]; empty, or complete: then estimates have both."""
+    affect_source: str = ""
+    """Where the positions are from."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Free notes of the trainer: configuration, data, figures."""
+
+    @model_validator(mode="after")
+    def _affect(self) -> BundleConfig:
+        if not self.affect:
+            return self
+        if set(self.affect) != set(self.model.labels):
+            raise ValueError(
+                f"affect has {', '.join(self.affect)}, must have the labels: {', '.join(self.model.labels)}"
+            )
+        if not all(-1.0 <= value <= 1.0 for place in self.affect.values() for value in place):
+            raise ValueError("affect must be [valence, arousal], each in [-1, 1]")
+        if not self.affect_source:
+            raise ValueError("affect_source must say where the positions in affect are from")
+        return self
 
 
 @dataclass
@@ -59,6 +78,9 @@ class Bundle:
     name: str = "model"
     card: str = ""
     """README.md; empty writes a minimal one."""
+    affect: Affect | None = None
+    """Label -> (valence, arousal); None has `save_bundle` take those of `model.affect`, empty is none."""
+    affect_source: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     model_id: str = ""
     """Filled in by `save_bundle` and `load_bundle`."""
@@ -97,10 +119,14 @@ def save_bundle(
         for name, value in bundle.model.state_dict().items()
     }
     bundle.model_id = f"{bundle.name}-{_digest(weights)}"
+    if bundle.affect is None:
+        bundle.affect, bundle.affect_source = known_positions(config.labels), SOURCE
     document = BundleConfig(
         model_id=bundle.model_id,
         model=config,
         calibration=bundle.calibration,
+        affect=bundle.affect,
+        affect_source=bundle.affect_source if bundle.affect else "",
         training=bundle.training,
     )
     try:
@@ -162,6 +188,8 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
         calibration=document.calibration,
         name=document.model_id.rsplit("-", 1)[0],
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        affect=document.affect,
+        affect_source=document.affect_source,
         training=document.training,
         model_id=document.model_id,
     )

@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 
-from hri_emo_msgs.msg import EmotionExplanation, EmotionScore, EmotionState, Speech
+from hri_emo_msgs.msg import (
+    ConversationEmotion,
+    ConversationTone,
+    EmotionExplanation,
+    EmotionScore,
+    EmotionState,
+    Speech,
+)
 from hri_emo_msgs.msg import SignalQuality as SignalQualityMsg
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_msgs.msg import Word as WordMsg
@@ -31,6 +38,7 @@ from hri_emo_ros.types import (
 )
 
 if TYPE_CHECKING:
+    from hri_emo_ros.conversation import ConversationState
     from hri_emo_ros.outcome import Outcome
 
 M = TypeVar("M")
@@ -62,7 +70,11 @@ def fill(kind: type[M], fields: Mapping[str, Any]) -> M:
     return message
 
 
-_ELEMENTS: dict[str, type] = {"EmotionScore": EmotionScore, "Word": WordMsg}
+_ELEMENTS: dict[str, type] = {
+    "ConversationTone": ConversationTone,
+    "EmotionScore": EmotionScore,
+    "Word": WordMsg,
+}
 
 
 def floats(values: npt.ArrayLike) -> array.array[float]:
@@ -163,6 +175,13 @@ def explanation_message(
 ) -> EmotionExplanation:
     """Explanation of an outcome -> EmotionExplanation."""
     return fill(EmotionExplanation, messages.explanation(outcome, explanation, stream_id, frame_id))
+
+
+def conversation_message(
+    found: ConversationState, stream_id: str, frame_id: str
+) -> ConversationEmotion:
+    """The tone of a conversation -> ConversationEmotion."""
+    return fill(ConversationEmotion, messages.conversation(found, stream_id, frame_id))
 
 
 def _known(value: float, otherwise: float) -> float:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 
-from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
+from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_msgs.srv import ForgetVoices
+from hri_emo_ros.conversation import Conversation
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode, run
+from hri_emo_ros.nodes.listen_once import ListenOnceServer
 from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
@@ -35,7 +37,7 @@ QUEUE = 4000
 
 
 class EmotionNode(HriNode):
-    """`speech` and `transcript` in, `emotion_state` and `emotion_explanation` out.
+    """`speech` and `transcript` in; states, their explanations and the conversation's tone out; `listen_once`.
 
     All waiting is on the computer's steady clock, whatever /clock says: a recogniser takes the same
     time however fast a recording is played.
@@ -44,6 +46,7 @@ class EmotionNode(HriNode):
     def __init__(self) -> None:
         super().__init__("emotion_node")
         self._joiner: UtteranceJoiner | None = None
+        self._conversation: Conversation | None = None
         self._engine: Any = None
         self._worker: Worker[Callable[[], None]] | None = None
         self._inputs: list[AdaptiveSubscription] = []
@@ -52,6 +55,7 @@ class EmotionNode(HriNode):
         self._forget: Any = None
         self._stream = ""
         self._frame = ""
+        self._listeners = ListenOnceServer(self)
         self._announced: TranscriptMsg | None = None
         """Of an utterance of a stream whose speech has not come yet."""
 
@@ -67,7 +71,12 @@ class EmotionNode(HriNode):
         )
         self._engine.warm_up()
         self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
+        self._conversation = Conversation(self._engine, parameters)
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
+        self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
+        self._tones = self.create_lifecycle_publisher(
+            ConversationEmotion, "conversation_emotion", qos.LATEST
+        )
         self._explanations = self.create_lifecycle_publisher(
             EmotionExplanation, "emotion_explanation", qos.EMOTION
         )
@@ -131,6 +140,11 @@ class EmotionNode(HriNode):
             joiner = self._joiner
             self._worker.put(lambda: joiner.restart(time.monotonic()))
             self._worker.drain(5.0)
+        self._listeners.end("emotion_node was deactivated")
+
+    def destroy_node(self) -> None:
+        self._listeners.destroy()
+        super().destroy_node()
 
     def dismantle(self) -> None:
         if self._forget is not None:
@@ -139,16 +153,16 @@ class EmotionNode(HriNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-        for name in ("_states", "_explanations"):
+        for name in ("_states", "_finals", "_tones", "_explanations"):
             if hasattr(self, name):
                 self.destroy_lifecycle_publisher(getattr(self, name))
                 delattr(self, name)
-        self._joiner = self._engine = None
+        self._joiner = self._engine = self._conversation = None
 
     def changed(self, parameters: dict[str, Value]) -> None:
-        joiner, engine, worker = self._joiner, self._engine, self._worker
-        if worker is not None and joiner is not None:
-            worker.put(lambda: (engine.configure(parameters), joiner.configure(parameters))[0])
+        configured = (self._engine, self._joiner, self._conversation)
+        if self._worker is not None:
+            self._worker.put(lambda: _configure(configured, parameters))
 
     def summary(self) -> str:
         return f": model {self._engine.model_id} on {self._engine.device}"
@@ -161,6 +175,7 @@ class EmotionNode(HriNode):
             "model": engine.model_id,
             "labels": ", ".join(engine.labels),
             "utterances in work": joiner.in_work,
+            "goals of listen_once waiting": self._listeners.waiting,
             "messages waiting": int(self._worker.waiting) if self._worker else 0,
             "voices known": len(joiner.voices.names) if joiner.voices else 0,
             **joiner.counters,
@@ -169,6 +184,8 @@ class EmotionNode(HriNode):
     # -- callbacks: append only -----------------------------------------------------------------
 
     def _on_speech(self, message: Speech) -> None:
+        if self.state == "active":
+            self._listeners.speech(message)
         self._put(self._take_speech, message)
 
     def _on_transcript(self, message: TranscriptMsg) -> None:
@@ -216,6 +233,8 @@ class EmotionNode(HriNode):
         if message.stream_id != self._stream:
             self._joiner.restart(time.monotonic())
             self._stream = message.stream_id
+            if self._conversation is not None:
+                self._conversation.clear()
             if message.utterance_id > 1:
                 self.diagnostics.count(
                     "utterances before this node listened", message.utterance_id - 1
@@ -262,7 +281,14 @@ class EmotionNode(HriNode):
             )
         message = conversions.state_message(outcome, self._stream, self._frame)
         self._states.publish(message)
+        self._listeners.state(message)
         if outcome.stage == "final":
+            self._finals.publish(message)
+            if self._conversation is not None:
+                tone = self._conversation.hear(outcome)
+                self._tones.publish(
+                    conversions.conversation_message(tone, self._stream, self._frame)
+                )
             self.console(from_message(message).sentence)
         if outcome.estimate.explanation is not None:
             self._explanations.publish(
@@ -270,6 +296,11 @@ class EmotionNode(HriNode):
                     outcome, outcome.estimate.explanation, self._stream, self._frame
                 )
             )
+
+
+def _configure(parts: Iterable[Any], parameters: dict[str, Value]) -> None:
+    for part in parts:
+        part.configure(parameters)
 
 
 def main() -> int:

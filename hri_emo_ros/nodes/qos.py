@@ -27,5 +27,7 @@ SPEECH = _reliable(500)
 """Two minutes of 0.25 s chunks: the emotion node reads on when a slow model lets go."""
 TRANSCRIPT = _reliable(100)
 EMOTION = _reliable(100)
+LATEST = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
+"""Latched: whoever comes late still learns what was last said."""
 EVENT = _reliable(10, DurabilityPolicy.TRANSIENT_LOCAL)
 """robot_speaking; the robot may be speaking already when a node that hears it starts."""

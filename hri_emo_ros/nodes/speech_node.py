@@ -10,6 +10,7 @@ from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
 
 from hri_emo_msgs.msg import Speech
 from hri_emo_ros.audio.frontend import AudioFrontEnd
@@ -42,7 +43,7 @@ class _Job:
 
 
 class SpeechNode(HriNode):
-    """`audio`, `audio_info` and `robot_speaking` in, `speech` out."""
+    """`audio`, `audio_info` and `robot_speaking` in, `speech` out; `~/mute`."""
 
     def __init__(self) -> None:
         super().__init__("speech_node")
@@ -54,6 +55,9 @@ class SpeechNode(HriNode):
         self._unheard = 0.0
         """Seconds of audio that came while nobody listened to `speech`."""
         self._listened_to = False
+        self._muted = False
+        """Nothing is listened to, in whatever state the node is or comes to be."""
+        self._mute = self.create_service(SetBool, "~/mute", self._on_mute)
 
     def build(self, parameters: dict[str, Value]) -> None:
         self._settings = parameters
@@ -89,6 +93,7 @@ class SpeechNode(HriNode):
             before_publisher=True,
         )
         self._subscriptions_ = [self._audio, self._infos, robot]
+        self._tell_muted()
         self._watch = self.create_timer(
             WATCH_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -148,6 +153,7 @@ class SpeechNode(HriNode):
             "format": f"{shown.sample_rate} Hz, {shown.channels} ch, {shown.sample_format}",
             "format from": "AudioInfo" if self._format is self._info else "parameters or message",
             "input level (dBFS)": self._front_end.input.level_dbfs,
+            "muted": self._muted,
             "audio waiting (s)": float(self._worker.waiting) if self._worker else 0.0,
             "audio that nobody listened to (s)": round(self._unheard, 2),
             **self._front_end.counters,
@@ -160,12 +166,33 @@ class SpeechNode(HriNode):
             return
         self._last_audio = time.monotonic()
         self._heard = True
+        if self._muted:
+            self.diagnostics.count("messages while muted")
+            return
         received_ns = self.get_clock().now().nanoseconds
         if self._info_awaited():
             self._held.append((message, received_ns))
             return
         self._release()
         self._pass(message, received_ns)
+
+    def _on_mute(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data and not self._muted and self._front_end is not None:
+            # What was said before is finished as it stands, also what was not decoded yet.
+            self._release()
+            self._command(self._flush)
+        self._muted = request.data
+        self._tell_muted()
+        response.success = True
+        response.message = "muted" if self._muted else "listening"
+        return response
+
+    def _tell_muted(self) -> None:
+        self.diagnostics.condition(
+            "muted",
+            Level.WARN if self._muted else Level.OK,
+            "muted: nothing that is said is listened to (service ~/mute)",
+        )
 
     def _info_awaited(self) -> bool:
         return (

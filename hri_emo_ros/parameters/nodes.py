@@ -280,6 +280,13 @@ EMOTION_NODE: tuple[Parameter, ...] = (
         0.0,
         1.0,
     ),
+    P(
+        "conversation.window",
+        30.0,
+        "Stretch of conversation that conversation_emotion speaks of, s.",
+        5.0,
+        3600.0,
+    ),
     P("explanation.enabled", False, "Publish an EmotionExplanation with every final state."),
     P(
         "voices.enabled",

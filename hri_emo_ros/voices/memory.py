@@ -42,6 +42,8 @@ _SURE = 0.9
 """Posterior probability from which on an utterance is a voice's."""
 _MOST_POINTS = 16.0
 """A voice rests on as many utterances at most: it can still drift."""
+_MOST_OTHER = 32.0
+"""Utterances that a voice counts as at most in what everybody else gave."""
 _FADE = 64.0
 """Utterances of a voice after which an older one counts half in its baseline."""
 
@@ -208,11 +210,15 @@ class VoiceMemory:
         self._rest = _faded(self._rest, heard)
 
     def heard(self, voice_id: str) -> tuple[Heard | None, Heard | None]:
-        """What was learnt of a voice, and of everybody else; None where nothing was."""
-        rest = [u.heard for u in self._recent if u.voice != voice_id or not voice_id]
-        rest += [v.heard for name, v in self._voices.items() if name != voice_id]
-        own = self._whole(voice_id).heard if voice_id in self._voices else None
-        return own, _sum([self._rest, *rest])
+        """What was learnt of a voice, and of everybody else; None where nothing was.
+
+        Nobody counts as more than 32 utterances of everybody else.
+        """
+        heard = {name: self._whole(name).heard for name in self._voices}
+        own = heard.pop(voice_id, None)
+        others = [h.capped(_MOST_OTHER) for h in heard.values() if h is not None]
+        nobodys = [u.heard for u in self._recent if not u.voice]
+        return own, _sum([self._rest, *nobodys, *others])
 
     def forget(self, voice_id: str | None = None) -> int:
         """Forget a voice, or with None everything; returns how many voices that were."""
@@ -224,6 +230,9 @@ class VoiceMemory:
         else:
             count = int(self._voices.pop(voice_id, None) is not None)
             self._recent = [u for u in self._recent if voice_id not in (u.voice, u.group)]
+            for utterance in self._recent:
+                if utterance.told == voice_id:
+                    utterance.told = ""
         self.counters["voices_forgotten"] += count
         return count
 
@@ -246,7 +255,7 @@ class VoiceMemory:
             for member in group.members:
                 member.group = names.get(k, "")
             for name in group.voices:
-                if k in names and name != names[k]:
+                if k in names and name not in names.values():
                     self._join(name, names[k])
         for name in [n for n, voice in self._voices.items() if not voice.points]:
             if not any(u.group == name for u in self._recent):
