@@ -37,7 +37,7 @@ _GOEMOTIONS = {"name": "goemotions", "path": "goemotions", "split": {"method": "
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    corpus_trees.ravdess(folder / "ravdess", actors=(1, 4, 8, 2), takes=2)
+    corpus_trees.ravdess(folder / "ravdess", actors=(1, 4, 8, 2))
     corpus_trees.goemotions(folder / "goemotions")
     return folder
 
@@ -63,7 +63,7 @@ def three_stages() -> list[Recipe]:
         "fusion", data={"fold": 5, "corpora": [_RAVDESS, _GOEMOTIONS]},
         model={"head": "hri_emo", "audio": frozen, "text": frozen, "baseline": {}},
         pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
-        pairs={"per_epoch": 40, "validation": 24},
+        pairs={"per_epoch": 24, "validation": 12},
         augment={"versions": 1, "noise": {"p": 0.5}, "drop": {"audio": 0.1, "text": 0.1},
                  "words": {"stranger": 0.2, "errors": 0.5}},
         monitor="macro_f1",

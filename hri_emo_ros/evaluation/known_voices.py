@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.data.heard import Crowd, heard_of
 from hri_emo_ros.data.manifest import Row
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.joiner import UtteranceJoiner
 from hri_emo_ros.model.config import ModelConfig
-from hri_emo_ros.types import EmotionEstimate
+from hri_emo_ros.pipeline import run_whole
+from hri_emo_ros.types import SAMPLE_RATE, EmotionEstimate
 
 ALL = "all"
+_PAUSE = 1.0
+"""Seconds between two clips of a file that is gone through in order."""
 
 
 @dataclass(frozen=True)
@@ -178,33 +181,26 @@ def in_order(
     inputs: Sequence[EngineInput],
     progress: Callable[[], None],
 ) -> tuple[list[EmotionEstimate], dict[str, Any]]:
-    """Estimate one after the other, remembering voices and words as the node does.
+    """Estimate one after the other, each clip as an utterance of one stream through the emotion node's joiner.
 
     Returns:
         The estimates, and how many voices were told apart and how many utterances were nobody's.
     """
-    from hri_emo_ros.voices.memory import VoiceMemory
-
-    memory, estimates = VoiceMemory(), []
-    said: dict[str, tuple[str, ...]] = {}
-    ids: list[str] = []
-    for row, item in zip(rows, inputs, strict=True):
-        voice = room = speaker = quality = None
-        if item.samples is not None and engine.baseline_config is not None:
-            quality = measure_quality(item.samples)
-            speaker = memory.identify(item.samples, quality)
-            voice, room = memory.heard(speaker.voice_id)
-        before = said.get(row.conversation, ())
-        estimate = engine.estimate(
-            item.samples, item.transcript, quality, voice=voice, room=room, context=before
-        )
-        if speaker is not None:
-            ids.append(speaker.voice_id)
-            if estimate.voice_statistics is not None:
-                memory.learn(speaker, estimate.voice_statistics, estimate.baseline_weight)
-        if row.text:
-            said[row.conversation] = (row.text, *before)
-        estimates.append(estimate)
+    joiner = UtteranceJoiner(engine, {}, lambda outcome: None, live=False)
+    estimates, seconds = [], 0.0
+    for number, (row, item) in enumerate(zip(rows, inputs, strict=True), start=1):
+        if item.samples is None:
+            estimates.append(engine.estimate(None, item.transcript, context=item.context))
+        else:
+            stamp = round(seconds * 1e9)
+            seconds += len(item.samples) / SAMPLE_RATE + _PAUSE
+            outcome = run_whole(item.samples, item.transcript, joiner, number, stamp)
+            if outcome.error:
+                raise HriEmoError(f"line {row.line} cannot be estimated: {outcome.error}")
+            estimates.append(outcome.estimate)
         progress()
-    told = {"voices": len(memory.voices), "without_voice": ids.count(""), "voice_ids": ids}
+    heard = [
+        e.voice_id for e, item in zip(estimates, inputs, strict=True) if item.samples is not None
+    ]
+    told = {"voices": len(set(heard) - {""}), "without_voice": heard.count(""), "voice_ids": heard}
     return estimates, told

@@ -17,8 +17,9 @@ from hri_emo_ros.training.voices import VoiceStates, samples_of
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 SPEECH_THRESHOLD = 0.5
-"""Of the probability: 99 % of 160 recorded sounds that are no speech lie below, and 0.5 % of speech."""
-_SOUNDS = 480
+"""Of the probability: 96 % of 160 recorded sounds that are no speech, of people never heard, lie below."""
+_SOUNDS, _OF_EACH = 480, 4
+"""Made in all, and of one clip, at most."""
 _NOISE_SHARE, _IN_NOISE = 0.15, 0.7
 """Of the sounds that are nothing but noise, and of the others that stand in some."""
 _STRENGTH = 0.01
@@ -38,7 +39,8 @@ def fit_speech(
         seed: of the draws.
     """
     rng = np.random.default_rng([seed, 5])
-    sounds = [_sound(voices[int(rng.integers(len(voices)))], bank, rng) for _ in range(_SOUNDS)]
+    count = min(_SOUNDS, _OF_EACH * len(voices))
+    sounds = [_sound(voices[int(rng.integers(len(voices)))], bank, rng) for _ in range(count)]
     statistics = [states.statistics(item, 0) for item in voices]
     for sound in sounds:
         heard = torch.from_numpy(states.encode(sound).astype(np.float32))[None]
