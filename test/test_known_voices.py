@@ -12,6 +12,7 @@ import torch
 from tiny_models import COMPACT_AUDIO
 
 from hri_emo_ros.audio.files import read_audio
+from hri_emo_ros.data.clip_facts import samples_of
 from hri_emo_ros.data.heard import Crowd, pick
 from hri_emo_ros.data.sounds import other_sound
 from hri_emo_ros.model.baseline import voice_statistics
@@ -22,7 +23,6 @@ from hri_emo_ros.model.output import ModelOutput
 from hri_emo_ros.training.known import KNOWN, Rooms
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import parse_recipe
-from hri_emo_ros.training.voices import samples_of
 
 RECIPE = {
     "name": "voice",

@@ -72,7 +72,12 @@ class TrainingModule(nn.Module):
             audio, audio_mask = batch.states, batch.states_mask
         audio = model.relate(audio, audio_mask, batch.model)
         text, text_mask = model.encode_text(batch.model)
-        return model.fuse(EncodedBatch(audio, audio_mask, text, text_mask), batch.model)
+        encoded, logits = EncodedBatch(audio, audio_mask, text, text_mask), batch.audio_logits
+        if logits is not None:
+            relative, _ = model.baseline.statistics(audio, audio_mask, batch.model.baseline)
+            own = model.audio_head(relative, audio_mask.any(1))
+            logits = torch.where(torch.isnan(logits), own, logits)
+        return model.fuse(encoded, batch.model, audio_logits=logits)
 
     def _pooled(self, batch: TrainBatch, statistics: Tensor) -> TrainOutput:
         """The voice's answer from its statistics alone, as `EmotionModel.hear` gives it from the states. In

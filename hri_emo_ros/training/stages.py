@@ -18,7 +18,13 @@ from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe, pick_stages
 KEPT = "kept"
 """Folder of what is heard of clips, beside the runs that share it."""
 _REFERENCE = "stage:"
-_OF_THE_RUN = ("data.fold", "data.leave_corpus_out", "calibrate_on", "left_out")
+_OF_THE_RUN = (
+    "data.fold",
+    "data.leave_corpus_out",
+    "calibrate_on",
+    "left_out",
+    "pretrained.unheard_runs",
+)
 """Settings that differ between runs of one recipe."""
 
 
@@ -85,6 +91,19 @@ def plan(
         own = recipe.model_copy(update={"calibrate_on": folders or recipe.calibrate_on})
         last.append((own, list(recipes)))
     return [*runs, *last]
+
+
+def _unheard(recipe: Recipe, out: Path, stages: Sequence[Recipe]) -> Recipe:
+    """The recipe with the folders of the runs that `PretrainedSection.unheard` names."""
+    name = recipe.pretrained.unheard.removeprefix(_REFERENCE)
+    folders = [
+        str(run_folder(_with(stage, {"fold": fold, "leave_corpus_out": None}), out))
+        for stage in stages
+        if name and stage.stage == name
+        for fold in stage.left_out.folds
+    ]
+    update = {"pretrained": recipe.pretrained.model_copy(update={"unheard_runs": folders})}
+    return recipe.model_copy(update=update)
 
 
 def _variants(recipe: Recipe, recipes: Sequence[Recipe]) -> Iterator[list[Recipe]]:
@@ -183,7 +202,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def _prepared(recipe: Recipe, out: Path, stages: Sequence[Recipe]) -> Recipe:
-    recipe = resolve(recipe, out, stages)
+    recipe = _unheard(resolve(recipe, out, stages), out, stages)
     names = [corpus.name for corpus in recipe.data.corpora]
     return (
         recipe
