@@ -52,7 +52,12 @@ def shared_files() -> list[tuple[str, list[str]]]:
         ),
         (share, ["package.xml"]),
     ]
-    wanted = {"launch": (".launch.py",), "config": (".yaml", ".rviz"), "models": ("",)}
+    wanted = {
+        "launch": (".launch.py",),
+        "config": (".yaml", ".rviz", ".json", ".xml"),
+        "examples": (".py", ".xml"),
+        "models": ("",),
+    }
     for top, endings in wanted.items():
         for folder, folders, names in os.walk(top, followlinks=True):
             folders[:] = sorted(f for f in folders if f != "__pycache__" and not f.startswith("."))

@@ -140,6 +140,13 @@ class Conversation:
         """Another stream begins."""
         self._said.clear()
 
+    def forget(self, voice_id: str = "") -> None:
+        """A voice is forgotten, "" = all: what it said stays in the tone of all, as nobody's."""
+        self._said = deque(
+            replace(said, voice_id="") if voice_id in ("", said.voice_id) else said
+            for said in self._said
+        )
+
     def hear(self, outcome: Outcome) -> ConversationState:
         """Take the final state of the next utterance; says the tone with it."""
         estimate = outcome.estimate

@@ -67,6 +67,8 @@ class _Pending:
     """The newest estimate and what it was made of."""
     embedding: tuple[int, Embedding] | None = None
     """What its speaker's voice gave, and of how many samples."""
+    speaker: Speaker = NOBODY
+    """Who it was taken to be of while it went on."""
 
 
 class UtteranceJoiner:
@@ -439,11 +441,14 @@ class UtteranceJoiner:
         fit = self.engine is not None and self._unfit(pending) is AbstainReason.NONE
         if self.voices is None or not fit or not len(audio):
             return NOBODY
+        if pending.speaker.voice_id and not final:
+            return pending.speaker  # The voice does not change within an utterance.
         try:
             if pending.embedding is None or pending.embedding[0] != len(audio):
                 embedding = self.voices.embed(audio.samples, audio.quality)
                 pending.embedding = (len(audio), embedding)
-            return self.voices.place(pending.embedding[1], audio.stamp_ns, final)
+            pending.speaker = self.voices.place(pending.embedding[1], audio.stamp_ns, final)
+            return pending.speaker
         except Exception as problem:
             self._failed(f"voice of utterance {audio.utterance_id}", problem)
             return NOBODY

@@ -92,6 +92,12 @@ def generate_launch_description():
                 "log_level", default_value="info", description="debug, info, warn, error or fatal."
             ),
             DeclareLaunchArgument(
+                "ros4hri",
+                default_value="false",
+                choices=BOOLEANS,
+                description="Also say it all in the topics of ROS4HRI (needs hri_msgs).",
+            ),
+            DeclareLaunchArgument(
                 "autostart",
                 default_value="true",
                 choices=BOOLEANS,
@@ -106,6 +112,7 @@ def _start(context):
     """The nodes, once the arguments' values are known."""
     given = context.launch_configurations
     nodes = [name for name in NODES if not (name == "asr_node" and given["asr"] == "none")]
+    optional = ["ros4hri_bridge"] if given["ros4hri"] == "true" else []
     common = {
         "package": PACKAGE,
         "namespace": given["namespace"],
@@ -121,9 +128,11 @@ def _start(context):
     autostart = given["autostart"] == "true"
     if given["single_process"] == "true":
         # Three nodes, each with its own name: no `name` here, and the process starts them itself.
+        arguments = ["--autostart"] if autostart else []
         return [
-            Node(executable="pipeline", arguments=["--autostart"] if autostart else [], **common)
+            Node(executable=name, arguments=arguments, **common) for name in ("pipeline", *optional)
         ]
+    nodes += optional
     lifecycle = {name: LifecycleNode(executable=name, name=name, **common) for name in nodes}
     if not autostart:
         return list(lifecycle.values())
@@ -137,7 +146,7 @@ def _start(context):
 def _started_in_order(lifecycle):
     """Activates the listeners as they are ready and speech_node last, so that nothing is said to nobody.
 
-    A recogniser that cannot be configured is not waited for: the voice alone speaks then.
+    A recogniser that cannot be configured is not waited for: the voice alone speaks then; nor is the bridge.
     """
     speech = lifecycle["speech_node"]
     awaited = set(lifecycle)
@@ -170,8 +179,8 @@ def _started_in_order(lifecycle):
             handler(name, "configuring", "inactive", activate),
             handler(name, "activating", "active", ready),
         ]
-    if "asr_node" in lifecycle:
-        handlers.append(handler("asr_node", "configuring", "unconfigured", ready))
+    for name in {"asr_node", "ros4hri_bridge"} & set(lifecycle):
+        handlers.append(handler(name, "configuring", "unconfigured", ready))
     return handlers
 
 

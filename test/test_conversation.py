@@ -151,6 +151,18 @@ def test_each_voice_has_its_own_tone_and_the_one_heard_last_comes_first(
     assert said.overall.changed_from == ""
 
 
+def test_a_forgotten_voice_has_no_tone_of_its_own(conversation: Conversation) -> None:
+    for k in range(3):
+        conversation.hear(final("angry", 6.0 * k, voice="v1"))
+        conversation.hear(final("happy", 6.0 * k + 3.0, voice="v2"))
+    conversation.forget("v1")
+    said = conversation.hear(final("happy", 20.0, voice="v2"))
+    assert [tone.voice_id for tone in said.voices] == ["v2"]
+    assert said.overall.utterances == 7
+    conversation.forget()
+    assert conversation.hear(final("happy", 23.0)).voices == ()
+
+
 def test_a_straight_line_of_valence_is_found_in_units_per_minute(
     conversation: Conversation,
 ) -> None:

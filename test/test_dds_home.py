@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,22 @@ def test_an_utterance_that_is_muted_away_is_finished_as_it_stands(
     mute(graph, False)
     assert len(heard.finals) == 1
     assert heard.finals[0].duration < half / SAMPLE_RATE
+
+
+def test_the_page_of_topics_names_whatever_the_nodes_offer(graph: Graph, heard: Heard) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "topics.md").read_text()
+    offered: set[str] = set()
+    for node in ("speech_node", "emotion_node"):
+        for find in (graph.node.get_publisher_names_and_types_by_node,
+                     graph.node.get_service_names_and_types_by_node):  # fmt: skip
+            offered |= {name for name, _ in find(node, "/")}
+    own = {
+        re.sub("/_action/.*", "", name)
+        for name in offered
+        if not re.search(r"rosout|parameter|transition|_state$|states$|type_desc", name)
+        or name == "/emotion_state"
+    }
+    assert "/listen_once" in own
+    assert "/speech_node/mute" in own
+    missing = {n for n in own if f"`{n}`" not in page and f"`{n.lstrip('/')}`" not in page}
+    assert missing == set()

@@ -13,6 +13,7 @@ from hri_emo_ros.audio.files import read_audio, read_samples
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.parameters import SAMPLE_FORMATS
 from hri_emo_ros.types import Fault, SpeechChunk
 
 DATA = Path(__file__).parent / "data"
@@ -190,6 +191,17 @@ def test_stamps_going_backwards_are_a_restart() -> None:
     assert (first.utterance_id, second.utterance_id) == (1, 2)
     assert second.utterance_start_ns == START - 100 * SECOND
     assert front_end.counters["restarts"] == 1
+
+
+def test_a_clock_that_is_set_far_ahead_loses_nothing() -> None:
+    front_end = AudioFrontEnd({}, LevelDetector())
+    chunks = feed(front_end, pcm(tone(1)), 640)
+    chunks += feed(front_end, pcm(tone(1)), 640, START + 5000 * SECOND) + front_end.flush()
+    first, second = ends(chunks)
+    assert (first.utterance_id, second.utterance_id) == (1, 2)
+    assert second.utterance_start_ns == START + 5000 * SECOND
+    assert front_end.counters["restarts"] == 1
+    assert front_end.counters["dropped_samples"] == front_end.counters["gaps"] == 0
 
 
 def test_a_burst_too_short_for_an_utterance_is_discarded_at_a_gap() -> None:
@@ -497,6 +509,38 @@ def test_arbitrary_bytes_never_break_the_front_end() -> None:
         for chunk in front_end.push(rng.bytes(int(rng.integers(0, 3000))), stamp):
             assert np.isfinite(chunk.samples).all()
     front_end.flush()
+
+
+def test_whatever_comes_is_sound_or_one_sentence() -> None:
+    """Random formats, stamps, parameters, bytes, headers and events."""
+    rng = np.random.default_rng(0)
+    formats = [*SAMPLE_FORMATS, "S16_LE", "A_LAW", "mp3", ""]
+    counts = {"sound": 0, "sentence": 0}
+    for _ in range(60):
+        front_end = AudioFrontEnd({"audio.channel": int(rng.integers(-1, 3))}, LevelDetector())
+        now = START
+        for _ in range(50):
+            data = rng.bytes(int(rng.choice([0, 1, 640, 640, 12_800])))
+            if rng.integers(30) == 0:
+                data = b"RIFF" + rng.bytes(4) + b"WAVE" + data
+            now += int(rng.choice([20, 20, 20, 0, 300, -500, 10**7])) * 1_000_000
+            try:
+                event = int(rng.integers(12))
+                if event == 0:
+                    rate, channels = int(rng.integers(1, 200_000)), int(rng.integers(0, 9))
+                    front_end.set_format(PcmFormat(rate, channels, str(rng.choice(formats))))
+                elif event == 1:
+                    front_end.configure({"audio.channel": int(rng.integers(-1, 3))})
+                elif event == 2:
+                    front_end.robot_speaking(bool(rng.integers(2)), now)
+                for chunk in front_end.push(data, now, received=bool(rng.integers(2))):
+                    assert np.abs(chunk.samples).max(initial=0.0) <= 1.0  # NaN is not.
+                    assert 0.0 <= chunk.quality.clipped_fraction <= 1.0
+                counts["sound"] += 1
+            except HriEmoError as refused:
+                counts["sentence"] += len(str(refused).splitlines()) == 1
+    assert sum(counts.values()) == 3000
+    assert min(counts.values()) > 300
 
 
 def test_a_file_is_read_as_16_khz_mono(tmp_path: Path) -> None:

@@ -402,7 +402,7 @@ def test_joining_in_the_middle_of_an_utterance_takes_what_is_heard() -> None:
 
 
 def test_latency_of_a_live_final_counts_from_the_arrival_of_the_end_of_speech() -> None:
-    rig = Rig(provisional__enabled=False)
+    rig = Rig(provisional__enabled=False, voices__enabled=False)
     # Each chunk arrives 50 ms after its last sample; the clock has another origin than the stamps.
     origin = 7.0 - 100.0
     for sequence in range(3):

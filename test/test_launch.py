@@ -25,7 +25,7 @@ LAUNCH_FILE = ROOT / "launch" / "emotion.launch.py"
 ARGUMENTS = {
     "namespace", "params_file", "audio_topic", "audio_info_topic", "robot_speaking_topic",
     "transcript_topic", "model", "device", "asr", "whisper_model", "single_process",
-    "use_sim_time", "log_level", "autostart",
+    "use_sim_time", "log_level", "ros4hri", "autostart",
 }  # fmt: skip
 
 
@@ -121,6 +121,17 @@ def test_a_recogniser_that_cannot_be_configured_is_not_waited_for() -> None:
     assert nodes.activated("asr_node", "configuring", "unconfigured") == ["speech_node"]
 
 
+def test_the_bridge_is_activated_before_speech_node_and_not_waited_for_either() -> None:
+    for transition, activated in (
+        (("activating", "active"), ["speech_node"]),
+        (("configuring", "unconfigured"), ["speech_node"]),
+    ):
+        nodes = _Nodes(asr="none", ros4hri="true")
+        nodes.activated("speech_node", "configuring", "inactive")
+        assert nodes.activated("emotion_node", "activating", "active") == []
+        assert nodes.activated("ros4hri_bridge", *transition) == activated
+
+
 def test_arguments_choose_the_nodes() -> None:
     without = _entities(asr="none")
     from launch_ros.actions import LifecycleNode, Node
@@ -128,6 +139,7 @@ def test_arguments_choose_the_nodes() -> None:
     assert sum(isinstance(e, LifecycleNode) for e in without) == 2
     single = _entities(single_process="true")
     assert [type(e) for e in single] == [Node]
+    assert [type(e) for e in _entities(single_process="true", ros4hri="true")] == [Node, Node]
     assert all(isinstance(e, LifecycleNode) for e in _entities(autostart="false"))
 
 
@@ -161,7 +173,7 @@ def test_every_executable_takes_the_command_line_that_launch_gives_it(
     try:
         for namespace, name in (
             ("/one", "speech_node"), ("/one", "asr_node"), ("/one", "emotion_node"),
-            ("/one", "audio_player"), ("/two", "pipeline"),
+            ("/one", "audio_player"), ("/one", "ros4hri_bridge"), ("/two", "pipeline"),
         ):  # fmt: skip
             command = [*_executable(name), "--ros-args", "--log-level", "info", "--ros-args"]
             if name != "pipeline":
@@ -171,7 +183,9 @@ def test_every_executable_takes_the_command_line_that_launch_gives_it(
                 command += ["-p", f"player.files:=[{DATA / 'jfk_1961.flac'}]"]
             processes.append(subprocess.Popen(command, env=environment))
         names = ("speech_node", "asr_node", "emotion_node")
-        expected = {("one", n) for n in (*names, "audio_player")} | {("two", n) for n in names}
+        expected = {("one", n) for n in (*names, "audio_player", "ros4hri_bridge")} | {
+            ("two", n) for n in names
+        }
         with Graph(nodes=(), domain_id=ros_domain) as graph:
 
             def present() -> set[tuple[str, str]]:

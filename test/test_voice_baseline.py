@@ -27,7 +27,7 @@ def relative_bundle(head: str = "hri_emo", members: int = 2) -> Bundle:
     bundle = tiny_model(config)
     torch.manual_seed(1)
     fit(bundle.model.baseline)
-    torch.nn.init.normal_(bundle.model.speech.weight, std=3.0)
+    torch.nn.init.normal_(bundle.model.speech.weight, std=0.1)
     return bundle
 
 
@@ -125,6 +125,20 @@ def test_a_known_voice_is_answered_more_surely_where_calibration_says_so(engine)
     np.testing.assert_allclose(*strangers, atol=1e-6)
 
 
+def test_somebody_who_is_their_own_baseline_is_still_heard_as_a_stranger_would_be_in_part():
+    model = relative_bundle("audio_only").model
+    batch = collate([ModelItem(voice(1.2))], model.config, None)
+    usual = voice_statistics(*model.encode_voice(batch))[0].detach().numpy()
+    known = collate(
+        [ModelItem(voice(1.2), baseline=Baseline(usual, 20.0, 0.0))], model.config, None
+    )
+    stranger, used_to = model(batch).logits, model(known).logits
+    nothing = model.audio_head(torch.zeros(1, model.config.voice_components), torch.ones(1))
+    own = model.config.own_view
+    expected = own * nothing + (1 - own) * stranger
+    torch.testing.assert_close(used_to, expected, atol=1e-3, rtol=0)
+
+
 def test_shares_are_those_of_the_hierarchy():
     config = BaselineConfig(shrink_room=2.0, shrink_voice=4.0)
     actual = shares(torch.tensor([[0.0, 0.0], [4.0, 2.0], [12.0, 0.0]]), config)
@@ -179,14 +193,17 @@ def test_a_bundle_keeps_what_is_usual(tmp_path, engine):
 
 def test_a_sound_that_is_no_speech_is_not_judged_and_teaches_nothing():
     bundle = relative_bundle()
-    heard_as = {}
-    for threshold in (0.0, 1.0):
-        bundle.calibration = bundle.calibration.model_copy(update={"speech_threshold": threshold})
-        heard_as[threshold] = EmotionEngine(bundle).estimate(voice(1.2), WORDS, GOOD)
-    assert heard_as[0.0].abstain_reason is AbstainReason.NONE
-    assert heard_as[0.0].baseline_weight == 1.0
-    assert heard_as[1.0].abstain_reason is AbstainReason.NOT_SPEECH
-    assert heard_as[1.0].baseline_weight == 0.0
+    bundle.calibration = bundle.calibration.model_copy(update={"speech_threshold": 0.5})
+    estimates = []
+    for logit in (9.0, -9.0):
+        torch.nn.init.zeros_(bundle.model.speech.weight)
+        torch.nn.init.constant_(bundle.model.speech.bias, logit)
+        estimates.append(EmotionEngine(bundle).estimate(voice(1.2), WORDS, GOOD))
+    speech, sound = estimates
+    assert speech.abstain_reason is AbstainReason.NONE
+    assert speech.baseline_weight == 1.0
+    assert sound.abstain_reason is AbstainReason.NOT_SPEECH
+    assert sound.baseline_weight == 0.0
     written = EmotionEngine(bundle).estimate(None, WORDS)
     assert written.abstain_reason is AbstainReason.NONE
 

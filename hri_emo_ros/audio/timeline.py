@@ -21,6 +21,8 @@ STAMP_TOLERANCE = SECOND // 10
 """Stamps of the sensor may be this far off before something counts as lost, ns; less where they are exact."""
 RECEPTION_TOLERANCE = SECOND
 """The same for times of reception: a network that stalls for less has lost nothing, ns."""
+_LONGEST_LOSS = 60 * SECOND
+"""A clock that is ahead by more was set, or the driver began anew: that is no sound that was lost, ns."""
 _MEMORY = SECOND
 """Time over which deviations are compared, ns: several bursts of the longest that drivers send (0.4 s)."""
 _FEW = 8
@@ -48,7 +50,7 @@ class Verdict:
     lost_ns: int = 0
     """Sound that is missing before it."""
     restart: bool = False
-    """It jumps back: another stretch of time begins."""
+    """It jumps back, or far ahead: another stretch of time begins."""
     moved: bool = False
     """The time of the samples is corrected from here on."""
     missed_ns: int = 0
@@ -120,7 +122,7 @@ class Timeline:
         verdict = Verdict()
         if self._last is not None:
             since, before = stamp_ns - self._last[0], self._last[1]
-            if since < -tolerance:
+            if since < -tolerance or deviation > _LONGEST_LOSS:
                 verdict = Verdict(restart=True)
             else:
                 self._bursts = self._bursts or since < before // 2
@@ -128,6 +130,8 @@ class Timeline:
                     verdict = self._judge(due, deviation, before, tolerance)
                 self._note_step(since - verdict.lost_ns, before)
             self._breaks.append(verdict.restart)
+            if verdict.restart and sum(self._breaks) >= _MANY_BREAKS:
+                self._wrong = 0.0
         self._last = (stamp_ns, length)
         self._messages += 1
         if not verdict.restart:

@@ -25,6 +25,7 @@ from hri_emo_ros.evaluation.bags import AudioBag, Sound
 from hri_emo_ros.evaluation.replay import Parameters, Replayer
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import FloatArray
+from hri_emo_ros.voices.memory import VoiceMemory
 
 _FRAME = 512
 TARGET_SPEED = 60.0
@@ -172,6 +173,15 @@ def stages(replayer: Replayer, bag: Path) -> dict[str, dict[str, Any]]:
             replayer.engine.estimate(clip)
 
     result["model, voice of 3 s"] = {**_timed(estimate, len(spoken)), "unit": "ms per utterance"}
+    memory = VoiceMemory()
+    for number in range(64):  # as many as are compared with one by one
+        memory.identify(spoken[number % len(spoken)])
+
+    def tell() -> None:
+        for clip in spoken:
+            memory.identify(clip)
+
+    result["whose voice, of 3 s"] = {**_timed(tell, len(spoken)), "unit": "ms per utterance"}
     return result
 
 

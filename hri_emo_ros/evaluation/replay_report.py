@@ -288,7 +288,7 @@ def _identity_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section:
     parameters = {
         node: {"ros__parameters": dict(values)}
         for node, values in run.parameters.items()
-        if node != "audio_player"
+        if node not in ("audio_player", "ros4hri_bridge")
     }
     identity = {
         "bag": run.bag.name,

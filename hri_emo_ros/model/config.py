@@ -110,9 +110,12 @@ class ModelConfig(BaseModel):
     """Judge a voice against how it usually sounds (see `model.baseline`); None takes its states as they are."""
     voice_components: int = Field(128, ge=1)
     """Directions in which the voice's own answer sees an utterance differ from the baseline; with more a network
-    learns the corpus again. This and the next two only with ``baseline``."""
+    learns the corpus again. This and the next three only with ``baseline``."""
     voice_hidden: int = Field(128, ge=1)
     """Hidden width of the networks in the voice's own answer."""
+    own_view: float = Field(0.5, ge=0.0, le=1.0)
+    """How much of the voice's own answer is relative to its baseline; the rest is relative to the population, so
+    that of somebody who is angry for long anger is still heard. Training sees the first alone."""
     voice_members: int = Field(1, ge=1)
     """Networks in the voice's own answer, whose log-probabilities are averaged."""
     context: ContextConfig | None = None

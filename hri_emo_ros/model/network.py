@@ -166,7 +166,12 @@ class EmotionModel(nn.Module):
             encoded.audio, encoded.audio_mask, batch.baseline
         )
         if audio_logits is None and isinstance(getattr(self, "audio_head", None), VoiceHead):
-            audio_logits = self.audio_head(relative, encoded.audio_mask.any(1))
+            present = encoded.audio_mask.any(1)
+            audio_logits = self.audio_head(relative, present)
+            if not self.training:
+                own = self.config.own_view
+                stranger = self.audio_head(absolute, present)
+                audio_logits = own * audio_logits + (1 - own) * stranger
         return replace(
             self._fuse(encoded, batch, need_alignment, audio_logits),
             shares=shares(batch.heard, self.config.baseline),

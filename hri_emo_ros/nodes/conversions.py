@@ -165,6 +165,20 @@ def transcript_of(message: TranscriptMsg) -> Transcript:
     )
 
 
+def transcript_of_live_speech(message: Any, language_field: str) -> Transcript:
+    """hri_msgs/LiveSpeech -> Transcript; a confidence of 0, which none sets, counts as full.
+
+    The stamp is not used: it is not said whether it is that of the words or of the message.
+    """
+    confidence = float(message.confidence)
+    return Transcript(
+        (message.final or message.incremental).strip(),
+        confidence=min(confidence, 1.0) if message.final and confidence > 0.0 else 1.0,
+        # "en_GB" or "en-GB" -> "en".
+        language=getattr(message, language_field).replace("-", "_").partition("_")[0].lower(),
+    )
+
+
 def state_message(outcome: Outcome, stream_id: str, frame_id: str) -> EmotionState:
     """Outcome of one utterance (so far) -> EmotionState."""
     return fill(EmotionState, messages.state(outcome, stream_id, frame_id))

@@ -18,6 +18,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
+from hri_emo_ros.nodes.hri_messages import hri_messages, language_field
 from hri_emo_ros.nodes.lifecycle import HriNode, run
 from hri_emo_ros.nodes.listen_once import ListenOnceServer
 from hri_emo_ros.nodes.worker import Worker
@@ -63,6 +64,8 @@ class EmotionNode(HriNode):
         # Here and not above: torch is loaded by this node alone, and only when it is needed.
         from hri_emo_ros.engine import EmotionEngine
 
+        source = str(parameters["transcript.source"])
+        self._words_type = self._type_of_words(source)
         self._engine = EmotionEngine(
             bundle=str(parameters["model.bundle"]),
             device=str(parameters["model.device"]),
@@ -71,6 +74,8 @@ class EmotionNode(HriNode):
         )
         self._engine.warm_up()
         self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
+        if self._joiner.voices is not None:
+            self._joiner.voices.warm_up()
         self._conversation = Conversation(self._engine, parameters)
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
         self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
@@ -107,22 +112,29 @@ class EmotionNode(HriNode):
                 before_publisher=True,
             )
         ]
-        source = self.get_parameter("transcript.source").value
-        if source == "none":
+        if self._words_type is None:
             return
-        kind: tuple[str, type, Callable[[Any], None]] = (
-            ("hri_emo_msgs/msg/Transcript", TranscriptMsg, self._on_transcript)
-            if source == "transcript"
-            else ("std_msgs/msg/String", String, self._on_string)
-        )
+        name, kind, callback = self._words_type
         self._words = AdaptiveSubscription(
-            self, "transcript", {kind[0]: kind[1]}, kind[2], qos.TRANSCRIPT, before_publisher=True
+            self, "transcript", {name: kind}, callback, qos.TRANSCRIPT, before_publisher=True
         )
         self._inputs.append(self._words)
         self._look = self.create_timer(
             LOOK, self._look_for_recogniser, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self._look_for_recogniser()
+
+    def _type_of_words(self, source: str) -> tuple[str, type, Callable[[Any], None]] | None:
+        """(type's name, class, what takes a message) of `transcript.source`; None where no words come."""
+        if source == "none":
+            return None
+        if source == "string":
+            return "std_msgs/msg/String", String, self._on_string
+        if source == "live_speech":
+            kinds = hri_messages("parameter 'transcript.source' is 'live_speech', which")
+            self._language = language_field(kinds)
+            return "hri_msgs/msg/LiveSpeech", kinds.LiveSpeech, self._on_live_speech
+        return "hri_emo_msgs/msg/Transcript", TranscriptMsg, self._on_transcript
 
     def _look_for_recogniser(self) -> None:
         """Words are not waited for where nobody can send any."""
@@ -206,6 +218,8 @@ class EmotionNode(HriNode):
         def forget() -> None:
             try:
                 response.forgotten = joiner.forget_voices(request.voice_id)
+                if self._conversation is not None:
+                    self._conversation.forget(request.voice_id)
                 response.success = response.forgotten > 0 or not request.voice_id
                 what = f"voice '{request.voice_id}' is not known; " if not response.success else ""
                 response.message = f"{what}{response.forgotten} voice(s) forgotten"
@@ -220,6 +234,9 @@ class EmotionNode(HriNode):
                 "emotion_node is busy; the voice is forgotten after the utterance in work"
             )
         return response
+
+    def _on_live_speech(self, message: Any) -> None:
+        self._put(self._take_live_speech, message)
 
     def _put(self, take: Callable[[Any, float], None], message: Any) -> None:
         if self.state == "active" and self._worker is not None:
@@ -269,6 +286,12 @@ class EmotionNode(HriNode):
         assert self._joiner is not None
         words = Transcript(message.data.strip())
         self._joiner.transcript(None, words, time.monotonic(), arrived)
+
+    def _take_live_speech(self, message: Any, arrived: float) -> None:
+        assert self._joiner is not None
+        final = bool(message.final)
+        words = conversions.transcript_of_live_speech(message, self._language)
+        self._joiner.transcript(None, words, time.monotonic(), arrived, final=final)
 
     def _tick(self) -> None:
         if self._joiner is not None:

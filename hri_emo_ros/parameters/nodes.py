@@ -245,8 +245,9 @@ EMOTION_NODE: tuple[Parameter, ...] = (
     P(
         "transcript.source",
         "transcript",
-        "Where words come from: the Transcript topic, a std_msgs/String topic, or nowhere.",
-        choices=("transcript", "string", "none"),
+        "Where words come from: Transcript, std_msgs/String or hri_msgs/LiveSpeech on the transcript topic, or "
+        "nowhere.",
+        choices=("transcript", "string", "live_speech", "none"),
         read_only=True,
     ),
     P(
@@ -362,9 +363,20 @@ AUDIO_PLAYER: tuple[Parameter, ...] = (
     P("player.frame_id", "microphone", "Frame of the published audio."),
 )
 
+ROS4HRI_BRIDGE: tuple[Parameter, ...] = (
+    P(
+        "tracked.timeout",
+        30.0,
+        "Silence after which a voice is no longer in /humans/voices/tracked, s.",
+        1.0,
+        3600.0,
+    ),
+)
+
 NODES: dict[str, tuple[Parameter, ...]] = {
     "speech_node": SPEECH_NODE,
     "asr_node": ASR_NODE,
     "emotion_node": EMOTION_NODE,
     "audio_player": AUDIO_PLAYER,
+    "ros4hri_bridge": ROS4HRI_BRIDGE,
 }

@@ -68,8 +68,11 @@ class BaselineConfig(BaseModel):
     """Utterances of others at which the room counts as much as the population."""
     shrink_voice: float = Field(4.0, gt=0.0)
     """Utterances of the voice at which it counts as much as its room."""
-    most_heard: float = Field(32.0, gt=0.0)
-    """More utterances than that count as that many, of a voice and of a room."""
+    most_of_voice: float = Field(6.0, gt=0.0)
+    """More utterances of the voice count as that many. What is gained with more is small, and somebody who is
+    angry for long would become neutral."""
+    most_of_room: float = Field(32.0, gt=0.0)
+    """More utterances of others count as that many."""
 
 
 def combine(
@@ -83,8 +86,8 @@ def combine(
         room: of the stream's other voices; None if none was heard.
     """
     nothing = Heard.nothing(len(population))
-    voice = (voice or nothing).capped(config.most_heard)
-    room = (room or nothing).capped(config.most_heard)
+    voice = (voice or nothing).capped(config.most_of_voice)
+    room = (room or nothing).capped(config.most_of_room)
     mean = (room.total + config.shrink_room * population) / (room.count + config.shrink_room)
     mean = (voice.total + config.shrink_voice * mean) / (voice.count + config.shrink_voice)
     return Baseline(np.asarray(mean, np.float32), voice.count, room.count)

@@ -13,7 +13,7 @@ import onnxruntime
 
 from hri_emo_ros.audio.vad import FRAME, SileroVad
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
-from hri_emo_ros.voices.mel import mel_spectrogram
+from hri_emo_ros.voices.mel import BANDS, mel_spectrogram
 
 MODEL = Path(__file__).parent / "ge2e.onnx"
 SIZE = 256
@@ -58,6 +58,11 @@ class SpeakerEncoder:
 
     def __init__(self) -> None:
         self._session = _session()
+
+    def warm_up(self) -> None:
+        """Load what the first utterance would otherwise wait for."""
+        _speech_of(np.zeros(SAMPLE_RATE, np.float32))
+        self._session.run(None, {"mels": np.zeros((1, WINDOW, BANDS), np.float32)})
 
     def embed(self, samples: FloatArray) -> Embedding:
         """Mean of the vectors of overlapping windows of 1.6 s over what the voice detector takes for

@@ -125,6 +125,8 @@ class VoiceMemory:
         self._voices: dict[str, Voice] = {}
         self._rest: Heard | None = None
         """Of utterances without a voice that are no longer kept one by one."""
+        self._found: tuple[list[_Group], dict[int, str]] | None = None
+        """Groups of what is kept, and those that are voices; None where they may have changed."""
         self._numbers = 0
         self._next = 1
 
@@ -155,7 +157,12 @@ class VoiceMemory:
             if voice.points is not None and voice.points.total.shape != self.space.between.shape:
                 raise ValueError(f"{name} has a point of {voice.points.total.shape}")
         self._voices, self._next = dict(voices), max(self._next, next_number)
+        self._found = None
         self._keep_within("")
+
+    def warm_up(self) -> None:
+        """Load what the first utterance would otherwise wait for."""
+        self._encoder.warm_up()
 
     def identify(
         self,
@@ -233,13 +240,16 @@ class VoiceMemory:
             for utterance in self._recent:
                 if utterance.told == voice_id:
                     utterance.told = ""
+        self._found = None
         self.counters["voices_forgotten"] += count
         return count
 
     def _guess(self, utterance: _Utterance) -> Speaker:
-        groups = self._groups([*self._recent, utterance])
-        names = {k: name for k, name in self._named(groups).items() if name in self._voices}
-        name = self._tell(utterance, groups, names)
+        """By the groups as they were last found."""
+        if self._found is None:
+            groups = self._groups(self._recent)
+            self._found = (groups, self._named(groups))
+        name = self._tell(utterance, *self._found)
         return Speaker(name, self._whole(name).utterances) if name else NOBODY
 
     def _remember(self, utterance: _Utterance, stamp_ns: int) -> Speaker:
@@ -268,6 +278,7 @@ class VoiceMemory:
             speaker = Speaker(utterance.told, self._whole(utterance.told).utterances - 1)
         else:
             self.counters["voice_unsure"] += 1
+        self._found = (groups, names)
         self._let_go()
         self._keep_within(utterance.voice)
         return replace(speaker, number=utterance.number)
