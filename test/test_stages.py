@@ -204,6 +204,16 @@ def test_one_command_trains_what_leaves_people_out_first_and_calibrates_on_it(ro
     assert final.calibrate_on == [str(tmp_path / "three_fold2" / "fusion")]
     chosen = [voice.model_copy(update={"data": voice.data.model_copy(update={"fold": 2})})]
     assert len(plan(chosen, None, tmp_path)) == 1
+    unheard = fusion.pretrained.model_copy(update={"unheard": "stage:voice"})
+    recipes = [
+        r.model_copy(update={"data": r.data.model_copy(update={"fold": 2})})
+        for r in (voice, words, fusion.model_copy(update={"pretrained": unheard}))
+    ]
+    order = [
+        str(run_folder(r, tmp_path).relative_to(tmp_path)) for r, _ in plan(recipes, None, tmp_path)
+    ]
+    assert order[:2] == ["three_fold1/voice", "three_fold2/voice"]  # asked of the other people
+    assert order[2:] == ["three_fold2/voice", "three/words", "three_fold2/fusion"]
 
 
 def test_a_fusion_learns_from_what_those_say_who_have_not_heard_a_speaker(staged, root, tmp_path):

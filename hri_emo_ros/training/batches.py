@@ -26,7 +26,7 @@ from hri_emo_ros.voices.baseline import Baseline
 
 _BATCH_STREAM = 4
 _EVERY = (True,) * len(LABELS)
-_CLEAN = 0.5
+_CLEAN = 0.6
 """Chance of a clip as it is where versions of it are kept."""
 
 

@@ -38,12 +38,15 @@ class UnheardVoices:
             with np.load(file, allow_pickle=False) as archive:
                 self._run_of |= dict.fromkeys(archive["ids"].tolist(), number)
             model = load_bundle(folder / "bundle").model
-            self._heads.append((model.baseline, model.audio_head))
+            self._heads.append((model.baseline, model.audio_head, model.config.own_view))
 
     @torch.no_grad()
     def __call__(self, item: Item, statistics: FloatArray, known: Baseline) -> FloatArray:
         """Logits [L] by the run that has not heard the speaker; NaN where every run has."""
-        baseline, head = self._heads[self._run_of.get(item.id, 0)]
-        difference = torch.from_numpy(statistics - known.mean)[None] / baseline.deviation
-        logits = head(baseline.read(difference), torch.ones(1, dtype=torch.bool))[0].numpy()
+        baseline, head, own = self._heads[self._run_of.get(item.id, 0)]
+        usual = torch.stack([torch.from_numpy(known.mean), baseline.population])
+        difference = (torch.from_numpy(statistics) - usual) / baseline.deviation
+        relative, absolute = baseline.read(difference).split(1)
+        present = torch.ones(1, dtype=torch.bool)
+        logits: FloatArray = head.views(relative, absolute, present, own)[0].numpy()
         return logits if item.id in self._run_of else np.full_like(logits, np.nan)
