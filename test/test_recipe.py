@@ -119,7 +119,14 @@ def test_every_setting_is_used_by_a_shipped_recipe():
         data = yaml.safe_load(path.read_text())
         for stage in [data, *data.get("stages", ())]:
             used |= set(leaves(stage))
-    elsewhere = {"stage", "data.fold", "data.leave_corpus_out", "data.corpora.path", "calibrate_on"}
+    elsewhere = {
+        "stage",
+        "data.fold",
+        "data.leave_corpus_out",
+        "data.corpora.path",
+        "calibrate_on",
+        "pretrained.unheard_runs",
+    }
     assert set(settings(Recipe)) - used - elsewhere == set()
 
 

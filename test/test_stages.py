@@ -21,6 +21,7 @@ from hri_emo_ros.training.known import KNOWN
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import LeftOutSection, Recipe, parse_recipe
 from hri_emo_ros.training.stages import plan, resolve, run_folder, train
+from hri_emo_ros.training.unheard import UnheardVoices
 
 STAGES = {
     "name": "three",
@@ -203,3 +204,36 @@ def test_one_command_trains_what_leaves_people_out_first_and_calibrates_on_it(ro
     assert final.calibrate_on == [str(tmp_path / "three_fold2" / "fusion")]
     chosen = [voice.model_copy(update={"data": voice.data.model_copy(update={"fold": 2})})]
     assert len(plan(chosen, None, tmp_path)) == 1
+    unheard = fusion.pretrained.model_copy(update={"unheard": "stage:voice"})
+    recipes = [
+        r.model_copy(update={"data": r.data.model_copy(update={"fold": 2})})
+        for r in (voice, words, fusion.model_copy(update={"pretrained": unheard}))
+    ]
+    order = [
+        str(run_folder(r, tmp_path).relative_to(tmp_path)) for r, _ in plan(recipes, None, tmp_path)
+    ]
+    assert order[:2] == ["three_fold1/voice", "three_fold2/voice"]  # asked of the other people
+    assert order[2:] == ["three_fold2/voice", "three/words", "three_fold2/fusion"]
+
+
+def test_a_fusion_learns_from_what_those_say_who_have_not_heard_a_speaker(staged, root, tmp_path):
+    folder, _ = staged
+    runs = [str(folder / "voice")]
+    fusion = resolve(three_stages()[2], folder.parent, three_stages())
+    data = fusion.data.model_copy(update={"fold": 1})
+    pretrained = fusion.pretrained.model_copy(update={"unheard_runs": runs})
+    recipe = fusion.model_copy(update={"data": data, "pretrained": pretrained})
+    trainer = Trainer(recipe, root, tmp_path / "fusion")
+    examples = trainer.sampler.epoch(0)[0]
+    batch = trainer.maker.train(examples, 0, 0)
+    unheard = [e.voice is not None and e.voice.fold == 5 for e in examples]
+    present = batch.model.audio_present.tolist()
+    known = (~torch.isnan(batch.audio_logits).any(1)).tolist()
+    assert known == [u and p for u, p in zip(unheard, present, strict=True)]
+    assert any(known) and not all(known)
+    trainer.module.train()
+    heard = trainer.module(batch).output.audio_logits
+    torch.testing.assert_close(heard[known], batch.audio_logits[known])
+    assert not torch.isnan(heard).any()
+    with pytest.raises(HriEmoError, match=r"'pretrained.unheard': there is no finished run"):
+        UnheardVoices([tmp_path])

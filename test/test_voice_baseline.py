@@ -109,7 +109,7 @@ def test_of_a_stranger_the_population_is_expected(engine):
 def test_what_was_heard_before_changes_the_answer_to_the_voice(engine, level):
     stranger = engine.estimate(voice(1.2), None, GOOD)
     known = engine.estimate(voice(1.2), None, GOOD, **{level: heard(engine, 8.0)})
-    assert np.abs(known.probabilities - stranger.probabilities).max() > 0.01
+    assert np.abs(known.probabilities - stranger.probabilities).max() > 0.005
     words = engine.estimate(None, WORDS, None, **{level: heard(engine, 8.0)})
     np.testing.assert_allclose(words.probabilities, engine.estimate(None, WORDS).probabilities)
 

@@ -22,7 +22,7 @@ from hri_emo_ros.model.packaged import MINILM
 from hri_emo_ros.model.tokenizer import train_tokenizer
 from hri_emo_ros.training.batches import TrainBatch
 from hri_emo_ros.training.module import TrainingModule
-from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
+from hri_emo_ros.training.optim import Average, make_optimizer, schedule
 from hri_emo_ros.training.recipe import Recipe
 from hri_emo_ros.types import SAMPLE_RATE
 
@@ -92,7 +92,6 @@ def random_encoder(spec: EncoderSpec, modality: str) -> EncoderSpec:
 
 def dry_run(recipe: Recipe, audio_seconds: float = _SECONDS) -> DryRun:
     """Build the network and take two whole training steps on made-up input."""
-    tune_allocator()
     encoders = {
         part: random_encoder(getattr(recipe.model, part), part) for part in ("audio", "text")
     }

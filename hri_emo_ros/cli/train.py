@@ -30,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from hri_emo_ros.cli.allocator import tune_allocator
     from hri_emo_ros.training.recipe import load_recipes, pick_stages
 
+    tune_allocator()
     overrides = list(args.overrides)
     if args.fold is not None:
         overrides.append(f"data.fold={args.fold}")

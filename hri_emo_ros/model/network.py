@@ -167,11 +167,8 @@ class EmotionModel(nn.Module):
         )
         if audio_logits is None and isinstance(getattr(self, "audio_head", None), VoiceHead):
             present = encoded.audio_mask.any(1)
-            audio_logits = self.audio_head(relative, present)
-            if not self.training:
-                own = self.config.own_view
-                stranger = self.audio_head(absolute, present)
-                audio_logits = own * audio_logits + (1 - own) * stranger
+            own = 1.0 if self.training else self.config.own_view
+            audio_logits = self.audio_head.views(relative, absolute, present, own)
         return replace(
             self._fuse(encoded, batch, need_alignment, audio_logits),
             shares=shares(batch.heard, self.config.baseline),

@@ -54,6 +54,11 @@ class VoiceHead(nn.Module):
             answers = torch.log_softmax(answers, dim=-1)
         return answers.mean(0) * present.unsqueeze(-1)
 
+    def views(self, relative: Tensor, absolute: Tensor, present: Tensor, own: float) -> Tensor:
+        """The answer outside training: `own` of that relative to the baseline, the rest of that relative to the
+        population."""
+        return own * self(relative, present) + (1 - own) * self(absolute, present)
+
 
 class TextHead(nn.Module):
     """Mean over the real tokens (or the first), then an MLP."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hri_emo_ros.data.clip_facts import ClipFacts, samples_of
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.batch import ModelBatch, ModelItem, collate
 from hri_emo_ros.model.config import ModelConfig
@@ -18,13 +19,14 @@ from hri_emo_ros.model.tokenizer import TextTokenizer
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds, intact
 from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.pairs import Example
-from hri_emo_ros.training.voices import ClipFacts, HalfArray, VoiceStates, samples_of
+from hri_emo_ros.training.unheard import UnheardVoices
+from hri_emo_ros.training.voices import HalfArray, VoiceStates
 from hri_emo_ros.types import LABELS, SAMPLE_RATE, FloatArray
 from hri_emo_ros.voices.baseline import Baseline
 
 _BATCH_STREAM = 4
 _EVERY = (True,) * len(LABELS)
-_CLEAN = 0.5
+_CLEAN = 0.6
 """Chance of a clip as it is where versions of it are kept."""
 
 
@@ -41,6 +43,8 @@ class TrainBatch:
     """[B, L] what the words alone say."""
     weights: Tensor
     """[B] of the loss."""
+    audio_logits: Tensor | None = None
+    """[B, L] of the voice, in place of the head's own; rows of NaN take that."""
     allowed: Tensor | None = None
     """[B, L] bool, labels that the example's corpus has."""
     states: Tensor | None = None
@@ -75,6 +79,7 @@ class Sources:
     """What a recogniser made of a clip and its confidence, by item id."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the loss, by item id; 1 where none is given."""
+    unheard: UnheardVoices | None = None
     labels: Mapping[str, Sequence[bool]] = field(default_factory=dict)
     """Of types.LABELS, those that a corpus has; a corpus that is not here has all."""
 
@@ -89,6 +94,7 @@ class _Row:
     states: HalfArray | None = None
     statistics: FloatArray | None = None
     baseline: Baseline | None = None
+    logits: FloatArray | None = None
     context: tuple[str, ...] = ()
 
 
@@ -140,6 +146,9 @@ class BatchMaker:
             row.states = states.states(voice, version)
         if self.sources.known is not None:
             row.baseline = self.sources.known.draw(voice, version, rng)
+            if self.sources.unheard is not None and states is not None:
+                statistics = states.statistics(voice, version)
+                row.logits = self.sources.unheard(voice, statistics, row.baseline)
         return row
 
     def version(self, item: Item, version: int) -> tuple[Condition, Seeds, str]:
@@ -214,6 +223,10 @@ class BatchMaker:
         )
         if self.sources.states is not None:
             self._add_states(batch, items, rows)
+        if any(row.logits is not None for row in rows):
+            nobody = np.full(len(self.model.labels), np.nan, np.float32)
+            answers = [nobody if row.logits is None else row.logits for row in rows]
+            batch.audio_logits = torch.from_numpy(np.stack(answers))
         return batch
 
     def _add_states(

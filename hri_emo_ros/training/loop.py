@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hri_emo_ros.data.clip_facts import ClipFacts, survey, transcripts
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank
 from hri_emo_ros.model.encoders import AudioEncoder
@@ -42,7 +43,7 @@ from hri_emo_ros.training.items import (
 from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.network import Network, make_network
-from hri_emo_ros.training.optim import Average, make_optimizer, schedule, tune_allocator
+from hri_emo_ros.training.optim import Average, make_optimizer, schedule
 from hri_emo_ros.training.pairs import Example, Sampler, recorded_pairs, validation_examples
 from hri_emo_ros.training.predictions import (
     Predictions,
@@ -53,7 +54,8 @@ from hri_emo_ros.training.predictions import (
 from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
 from hri_emo_ros.training.speech import fit_speech
 from hri_emo_ros.training.tensorboard import TensorBoard
-from hri_emo_ros.training.voices import ClipFacts, VoiceStates, survey, transcripts
+from hri_emo_ros.training.unheard import UnheardVoices
+from hri_emo_ros.training.voices import VoiceStates
 from hri_emo_ros.types import SAMPLE_RATE
 
 CHECKPOINT, BEST = "checkpoint", "best"
@@ -153,6 +155,8 @@ def _know(
             fit_speech(model, voices, states, bank, recipe.seed)
     population = model.baseline.population.numpy()
     sources.known = Known(config, states, rooms, voices, states.versions, population)
+    if recipe.pretrained.unheard_runs:
+        sources.unheard = UnheardVoices([Path(run) for run in recipe.pretrained.unheard_runs])
     everybody = [*voices, *heard]
     sources.known_validation = Known(config, states, rooms, everybody, 0, population)
 
@@ -193,7 +197,6 @@ class Trainer:
         kept: Path | None = None,
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.console = recipe, folder, console
-        tune_allocator()
         fusion = recipe.model.uses_audio and recipe.model.uses_text
         # No dispatching by accelerate: batches are functions of their number, so each process
         # makes its own share.

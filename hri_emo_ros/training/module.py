@@ -11,7 +11,7 @@ from hri_emo_ros.model.baseline import shares
 from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
-from hri_emo_ros.model.unimodal import unimodal_output
+from hri_emo_ros.model.unimodal import VoiceHead, unimodal_output
 from hri_emo_ros.training.batches import TrainBatch
 
 
@@ -37,10 +37,12 @@ class TrainingModule(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
         self.frozen: list[nn.Module] = []
-        for name in ("audio_head", "text_head", "speech") if freeze_heads else ("speech",):
+        for name in ("audio_head", "text_head") if freeze_heads else ():
             head = getattr(model, name, None)
             if head is not None:
                 self.frozen.append(head.requires_grad_(False))
+        if hasattr(model, "speech"):
+            model.speech.requires_grad_(False)  # fitted before the first step
 
     def train(self, mode: bool = True) -> TrainingModule:
         """As usual; what is frozen has no dropout."""
@@ -72,7 +74,17 @@ class TrainingModule(nn.Module):
             audio, audio_mask = batch.states, batch.states_mask
         audio = model.relate(audio, audio_mask, batch.model)
         text, text_mask = model.encode_text(batch.model)
-        return model.fuse(EncodedBatch(audio, audio_mask, text, text_mask), batch.model)
+        encoded, logits = EncodedBatch(audio, audio_mask, text, text_mask), batch.audio_logits
+        if (
+            self.training
+            and self.frozen
+            and isinstance(getattr(model, "audio_head", None), VoiceHead)
+        ):
+            # Frozen, it answers in training as it will afterwards.
+            views = model.baseline.statistics(audio, audio_mask, batch.model.baseline)
+            own = model.audio_head.views(*views, audio_mask.any(1), model.config.own_view)
+            logits = own if logits is None else torch.where(torch.isnan(logits), own, logits)
+        return model.fuse(encoded, batch.model, audio_logits=logits)
 
     def _pooled(self, batch: TrainBatch, statistics: Tensor) -> TrainOutput:
         """The voice's answer from its statistics alone, as `EmotionModel.hear` gives it from the states. In
@@ -82,6 +94,7 @@ class TrainingModule(nn.Module):
         baseline = model.baseline
         usual = baseline.known(batch.model.baseline)
         relative = baseline.read((statistics - usual) / baseline.deviation)
+        absolute = baseline.read((statistics - baseline.population) / baseline.deviation)
         present = batch.model.audio_present
         known = shares(batch.model.heard, config)
         nothing = statistics.new_zeros(len(statistics), 1, 1)
@@ -92,7 +105,8 @@ class TrainingModule(nn.Module):
             return replace(unimodal_output(logits, encoded, audio=True), shares=known)
 
         if not self.training:
-            output = answer(model.audio_head(relative, present))
+            views = model.audio_head.views(relative, absolute, present, model.config.own_view)
+            output = answer(views)
             return TrainOutput(self._judged(output, batch), output)
         outputs = [answer(member(relative)) for member in model.audio_head.members]
         judged = [self._judged(output, batch) for output in outputs]

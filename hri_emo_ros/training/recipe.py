@@ -69,6 +69,11 @@ class PretrainedSection(Section):
     freeze_heads: bool = False
     """Keep the single-modality heads as they were: what the network says when one modality is absent
     stays exactly what the single-modality bundles say."""
+    unheard: str = ""
+    """``stage:NAME`` of a voice stage: the fusion learns from what its runs that left a fold out say of that
+    fold's people (`training.unheard`), not from the head that has heard them."""
+    unheard_runs: list[str] = Field(default_factory=list)
+    """Filled in from `unheard`."""
 
 
 class WaveformSection(Section):

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from hri_emo_ros.data.clip_facts import samples_of
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank, mix
 from hri_emo_ros.data.sounds import other_sound
 from hri_emo_ros.model.baseline import voice_statistics
 from hri_emo_ros.model.network import EmotionModel
-from hri_emo_ros.training.voices import VoiceStates, samples_of
+from hri_emo_ros.training.voices import VoiceStates
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 SPEECH_THRESHOLD = 0.5

@@ -18,7 +18,13 @@ from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe, pick_stages
 KEPT = "kept"
 """Folder of what is heard of clips, beside the runs that share it."""
 _REFERENCE = "stage:"
-_OF_THE_RUN = ("data.fold", "data.leave_corpus_out", "calibrate_on", "left_out")
+_OF_THE_RUN = (
+    "data.fold",
+    "data.leave_corpus_out",
+    "calibrate_on",
+    "left_out",
+    "pretrained.unheard_runs",
+)
 """Settings that differ between runs of one recipe."""
 
 
@@ -70,11 +76,13 @@ def plan(
     """Runs in the order in which they must be trained, each with the stages of its file as they are for it.
 
     First those that leave something out (`Recipe.left_out`), with what they build on, then the stages
-    themselves, calibrated on the former. Where the recipes say already what is left out, they are all.
+    themselves, calibrated on the former. Where the recipes say already what is left out, only they are
+    trained, and what `PretrainedSection.unheard` asks of.
     """
     chosen = pick_stages(recipes, stage)
     if any(r.data.fold is not None or r.data.leave_corpus_out for r in recipes):
-        return [(recipe, list(recipes)) for recipe in chosen]
+        asked = [(recipe, list(recipes)) for recipe in chosen]
+        return asked if stage else [*_asked_of(chosen, recipes), *asked]
     runs, last = [], []
     for recipe in chosen:
         without: list[Recipe] = []
@@ -85,6 +93,26 @@ def plan(
         own = recipe.model_copy(update={"calibrate_on": folders or recipe.calibrate_on})
         last.append((own, list(recipes)))
     return [*runs, *last]
+
+
+def _unheard(recipe: Recipe, out: Path, stages: Sequence[Recipe]) -> Recipe:
+    """The recipe with the folders of the runs that `PretrainedSection.unheard` names."""
+    folders = [str(run_folder(asked, out)) for asked, _ in _asked_of([recipe], stages)]
+    update = {"pretrained": recipe.pretrained.model_copy(update={"unheard_runs": folders})}
+    return recipe.model_copy(update=update)
+
+
+def _asked_of(
+    recipes: Sequence[Recipe], stages: Sequence[Recipe]
+) -> list[tuple[Recipe, list[Recipe]]]:
+    """Runs of one stage, each without a fold of people, that `PretrainedSection.unheard` asks of those people."""
+    names = {recipe.pretrained.unheard.removeprefix(_REFERENCE) for recipe in recipes} - {""}
+    found = []
+    for stage in stages:
+        for fold in stage.left_out.folds if stage.stage in names else ():
+            update = {"fold": fold, "leave_corpus_out": None}
+            found.append((_with(stage, update), [_with(r, update) for r in stages]))
+    return found
 
 
 def _variants(recipe: Recipe, recipes: Sequence[Recipe]) -> Iterator[list[Recipe]]:
@@ -183,7 +211,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def _prepared(recipe: Recipe, out: Path, stages: Sequence[Recipe]) -> Recipe:
-    recipe = resolve(recipe, out, stages)
+    recipe = _unheard(resolve(recipe, out, stages), out, stages)
     names = [corpus.name for corpus in recipe.data.corpora]
     return (
         recipe
