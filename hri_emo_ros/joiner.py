@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ STALE_AFTER = 10.0
 """Seconds without a chunk after which an utterance counts as ended although its end never came.
 
 More than `segment.pause` may be (5 s): the front end holds audio back as long as a pause may end."""
+
+CONTEXT_TURNS = 8
+"""Most turns of a conversation that are kept as context of the next."""
 
 _logger = logging.getLogger(__name__)
 
@@ -128,6 +132,8 @@ class UtteranceJoiner:
         """Holds in a row at whose end nothing had been heard of a recogniser."""
         self._utterances: OrderedDict[int, _Pending] = OrderedDict()
         self._newest = 0
+        self._said: deque[tuple[int, str]] = deque(maxlen=CONTEXT_TURNS)
+        """When the latest utterances with words ended (sensor time, ns) and what they were, latest first."""
         self.voices: VoiceMemory | None = None
         """Who was heard; None where voices are not told apart (`voices.enabled`)."""
         self._saved = -math.inf
@@ -147,6 +153,8 @@ class UtteranceJoiner:
         self._period = round(float(values["provisional.period"]) * SAMPLE_RATE)  # type: ignore[arg-type]
         self._explain = bool(values["explanation.enabled"])
         self._bound = int(values["utterance.queue"])  # type: ignore[arg-type]
+        self._context_turns = int(values["context.turns"])
+        self._context_age = round(float(values["context.max_age"]) * 1e9)
         self._configure_voices(values)
 
     def _configure_voices(self, values: Mapping[str, Any]) -> None:
@@ -163,11 +171,14 @@ class UtteranceJoiner:
         self.voices.forget_after = float(values["voices.forget_after"]) * 3600.0
 
     def forget_voices(self, voice_id: str = "") -> int:
-        """Forget a voice, or all of them; returns how many that were. The file of profiles forgets too.
+        """Forget a voice, or all of them and what was said; returns how many voices that were. The file of
+        profiles forgets too.
 
         Raises:
             HriEmoError: the file cannot be written; the memory has forgotten all the same.
         """
+        if not voice_id:
+            self._said.clear()
         if self.voices is None:
             return 0
         count = self.voices.forget(voice_id or None)
@@ -298,8 +309,9 @@ class UtteranceJoiner:
         self._save_voices(now, every=0.0)
 
     def restart(self, now: float) -> None:
-        """Finish everything and forget the ids: the sender starts over."""
+        """Finish everything and forget the ids and what was said: the sender starts over."""
         self.flush(now)
+        self._said.clear()
         self._newest = self._claimed = 0
 
     def _open(self, chunk: SpeechChunk, now: float) -> _Pending:
@@ -373,6 +385,7 @@ class UtteranceJoiner:
         estimate, error = self._estimate(pending, self._explain, speaker)
         seconds = time.perf_counter() - started
         self._learn(speaker, estimate)
+        self._keep_words(pending)
         latency = self._latency(pending, estimate)
         if self.live:
             latency["wait"] = max(0.0, now - pending.closed_at)
@@ -460,6 +473,18 @@ class UtteranceJoiner:
                 self.voices.learn(speaker, estimate.voice_statistics, estimate.baseline_weight)
             self._unsaved = True
 
+    def _keep_words(self, pending: _Pending) -> None:
+        """Keep what was said, as context of what follows."""
+        words = pending.transcript
+        if words is not None and words.usable and not pending.audio.robot_speaking:
+            audio = pending.audio
+            self._said.appendleft((audio.stamp_ns + round(audio.duration * 1e9), words.text))
+
+    def _context(self, stamp_ns: int) -> tuple[str, ...]:
+        """What was said shortly before `stamp_ns`, latest turn first."""
+        turns = (text for end, text in self._said if 0 <= stamp_ns - end <= self._context_age)
+        return tuple(islice(turns, self._context_turns))
+
     def _save_voices(self, now: float, every: float) -> None:
         due = self._unsaved and now - self._saved >= every
         if not due or not self._profiles or self.voices is None or self.engine is None:
@@ -483,7 +508,8 @@ class UtteranceJoiner:
         audio = pending.audio
         # At the end of an utterance that stopped at its endpoint there is nothing new.
         whose = (speaker.voice_id, speaker.utterances)
-        made_of = (len(audio), audio.quality, transcript, explain, whose)
+        context = self._context(audio.stamp_ns)
+        made_of = (len(audio), audio.quality, transcript, explain, whose, context)
         if pending.estimated is not None and pending.estimated[0] == made_of:
             return pending.estimated[1], ""
         error = ""
@@ -493,7 +519,7 @@ class UtteranceJoiner:
             try:
                 samples = audio.samples if len(audio) else None
                 estimate = self.engine.estimate(
-                    samples, transcript, audio.quality, explain, voice=voice, room=room
+                    samples, transcript, audio.quality, explain, voice, room, context
                 )
                 estimate = replace(
                     estimate,

@@ -40,6 +40,7 @@ class Estimator(Protocol):
         explain: bool = False,
         voice: Heard | None = None,
         room: Heard | None = None,
+        context: tuple[str, ...] = (),
     ) -> EmotionEstimate: ...
 
 

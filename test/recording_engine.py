@@ -26,6 +26,8 @@ class Recorder:
         self.fail = False
         self.heard: list[tuple[float, float]] = []
         """Of the voice and of the room, utterances that each estimate was given."""
+        self.contexts: list[tuple[str, ...]] = []
+        """What was said before each estimate's utterance."""
 
     def estimate(
         self,
@@ -35,12 +37,14 @@ class Recorder:
         explain: bool = False,
         voice: Heard | None = None,
         room: Heard | None = None,
+        context: tuple[str, ...] = (),
     ) -> EmotionEstimate:
         if self.fail:
             raise ValueError("out of order")
         count = 0 if samples is None else len(samples)
         words = transcript.text if transcript and transcript.usable else None
         self.asked.append((count, words, explain))
+        self.contexts.append(context)
         self.heard.append((voice.count if voice else 0.0, room.count if room else 0.0))
         flat = np.full(len(LABELS), 1 / len(LABELS), np.float32)
         return EmotionEstimate(

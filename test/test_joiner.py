@@ -483,3 +483,39 @@ def test_the_buffer_joins_chunks_as_they_were_cut() -> None:
     np.testing.assert_array_equal(buffer.samples, samples)
     assert buffer.closed
     assert buffer.duration == pytest.approx(0.625)
+
+
+def conversation(rig: Rig, *words: Transcript | None) -> list[tuple[str, ...]]:
+    """Utterances, 99 s from the end of each to the next, and with what context each was judged at last."""
+    for number, said in enumerate(words, 1):
+        rig.say(number, now=float(number))
+        rig.joiner.transcript(number, said, now=float(number))
+    return rig.engine.contexts
+
+
+def test_words_are_read_with_what_was_said_before() -> None:
+    rig = Rig(provisional__enabled=False, context__max_age=120.0)
+    said = conversation(rig, Transcript("one"), Transcript("two"), Transcript("three"))
+    assert said == [(), ("one",), ("two",)]  # two turns before it ended 199 s earlier
+    rig = Rig(provisional__enabled=False, context__max_age=3600.0, context__turns=2)
+    words = [Transcript(word) for word in ("one", "two", "three", "four")]
+    assert conversation(rig, *words) == [(), ("one",), ("two", "one"), ("three", "two")]
+
+
+def test_turns_without_words_or_too_long_ago_are_no_context() -> None:
+    rig = Rig(provisional__enabled=False, context__max_age=120.0)
+    refused = Transcript("eins", status=TranscriptStatus.REJECTED)
+    assert conversation(rig, refused, None, Transcript("three")) == [(), (), ()]
+    rig = Rig(provisional__enabled=False)  # a minute
+    assert conversation(rig, Transcript("one"), Transcript("two")) == [(), ()]
+    rig = Rig(provisional__enabled=False, context__max_age=3600.0, context__turns=0)
+    assert conversation(rig, Transcript("one"), Transcript("two")) == [(), ()]
+
+
+def test_who_is_forgotten_said_nothing() -> None:
+    rig = Rig(provisional__enabled=False, context__max_age=3600.0)
+    conversation(rig, Transcript("one"))
+    rig.joiner.forget_voices()
+    rig.say(2, now=2.0)
+    rig.joiner.transcript(2, Transcript("two"), now=2.0)
+    assert rig.engine.contexts[-1] == ()

@@ -257,6 +257,15 @@ EMOTION_NODE: tuple[Parameter, ...] = (
         0.0,
         30.0,
     ),
+    P(
+        "context.turns",
+        3,
+        "Earlier turns of the conversation that the words are read with, at most; a model reads as many as "
+        "it has learnt to.",
+        0,
+        8,
+    ),
+    P("context.max_age", 60.0, "Turns that ended longer ago are no context, s.", 0.0, 3600.0),
     P("provisional.enabled", True, "Publish provisional states while the person still speaks."),
     P("provisional.period", 1.0, "Speech between provisional states, s.", 0.1, 30.0),
     P("abstain.min_speech", 0.3, "Shorter utterances abstain (too short), s.", 0.0, 10.0),
