@@ -229,6 +229,12 @@ def test_a_provisional_look_changes_nothing() -> None:
     assert talk.memory.counters == other.memory.counters
 
 
+def test_a_provisional_look_before_anybody_was_heard_tells_nobody() -> None:
+    talk = Talk()
+    assert talk.say(0, final=False) == [""]
+    assert talk.say(0) == ["v1"]
+
+
 def test_beyond_the_limit_the_voice_heard_longest_ago_is_forgotten_and_counted() -> None:
     talk = Talk(most_voices=2)
     for voice in range(3):

@@ -123,6 +123,8 @@ def cluster(between: FloatArray, items: Sequence[Points], threshold: float) -> l
     Returns:
         Groups of indices into `items`, each with its smallest first.
     """
+    if not items:
+        return []
     size = len(items)
     count = np.array([item.count for item in items])
     total = np.stack([item.total for item in items])
