@@ -26,7 +26,7 @@ EMOTIONS = ("neutral", "neutral", "anger", "joy", "sadness")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
-    model = tiny_model(tiny_config("audio_only", baseline={}, voice_components=8))
+    model = tiny_model(tiny_config("audio_only", baseline={}, voice_components=(8,)))
     generator = torch.Generator().manual_seed(0)
     model.model.baseline.population.normal_(generator=generator)
     return save_bundle(model, tmp_path_factory.mktemp("bundle") / "known")

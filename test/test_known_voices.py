@@ -27,7 +27,7 @@ from hri_emo_ros.training.recipe import parse_recipe
 RECIPE = {
     "name": "voice",
     "data": {"corpora": [{"name": "ravdess", "path": "ravdess"}], "fold": 2},
-    "model": {"head": "audio_only", "voice_hidden": 16, "voice_components": 8, "baseline": {}, "voice_members": 2,
+    "model": {"head": "audio_only", "voice_hidden": 16, "voice_components": [8, 8], "baseline": {},
               "audio": {"kind": "compact", "config": COMPACT_AUDIO, "unfreeze_last_n_layers": 0}},
     "augment": {"versions": 1, "waveform": {"speed": 0.5}, "noise": {"p": 0.5}},
     "optim": {"epochs": 2, "batch_size": 16},

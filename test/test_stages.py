@@ -27,7 +27,7 @@ STAGES = {
     "name": "three",
     "data": {"fold": 5},
     "model": {"max_text_tokens": 32, "head_hidden": 16, "head_norm": "batch", "d_model": 16,
-              "feedforward": 32, "attention_heads": 2, "gate_hidden": 8, "voice_components": 8},
+              "feedforward": 32, "attention_heads": 2, "gate_hidden": 8, "voice_components": [8]},
     "optim": {"epochs": 1, "batch_size": 8},
 }  # fmt: skip
 _RAVDESS = {"name": "ravdess", "path": "ravdess"}

@@ -19,11 +19,9 @@ GOOD = SignalQuality(snr_db=20.0, level_dbfs=-25.0, clipped_fraction=0.0, speech
 WORDS = Transcript("I am so happy", confidence=0.8)
 
 
-def relative_bundle(head: str = "hri_emo", members: int = 2) -> Bundle:
+def relative_bundle(head: str = "hri_emo") -> Bundle:
     """A tiny network that has learnt what is usual, and to tell sounds."""
-    config = tiny_config(
-        head, baseline=BaselineConfig(), voice_members=members, voice_components=12
-    )
+    config = tiny_config(head, baseline=BaselineConfig(), voice_components=(6, 12))
     bundle = tiny_model(config)
     torch.manual_seed(1)
     fit(bundle.model.baseline)
@@ -133,7 +131,7 @@ def test_somebody_who_is_their_own_baseline_is_still_heard_as_a_stranger_would_b
         [ModelItem(voice(1.2), baseline=Baseline(usual, 20.0, 0.0))], model.config, None
     )
     stranger, used_to = model(batch).logits, model(known).logits
-    nothing = model.audio_head(torch.zeros(1, model.config.voice_components), torch.ones(1))
+    nothing = model.audio_head(torch.zeros(1, 12), torch.ones(1))
     own = model.config.own_view
     expected = own * nothing + (1 - own) * stranger
     torch.testing.assert_close(used_to, expected, atol=1e-3, rtol=0)

@@ -108,18 +108,24 @@ class ModelConfig(BaseModel):
     max_text_tokens: int = Field(96, ge=4)
     baseline: BaselineConfig | None = None
     """Judge a voice against how it usually sounds (see `model.baseline`); None takes its states as they are."""
-    voice_components: int = Field(128, ge=1)
-    """Directions in which the voice's own answer sees an utterance differ from the baseline; with more a network
-    learns the corpus again. This and the next three only with ``baseline``."""
+    voice_components: tuple[int, ...] = (128, 128, 320)
+    """In how many directions each of the networks in the voice's own answer sees an utterance differ from the
+    baseline; their log-probabilities are averaged. With more directions a network knows the corpora of its
+    training better and others worse. This and the next two only with ``baseline``."""
     voice_hidden: int = Field(128, ge=1)
-    """Hidden width of the networks in the voice's own answer."""
-    own_view: float = Field(0.5, ge=0.0, le=1.0)
+    """Hidden width of those networks."""
+    own_view: float = Field(0.6, ge=0.0, le=1.0)
     """How much of the voice's own answer is relative to its baseline; the rest is relative to the population, so
     that of somebody who is angry for long anger is still heard. Training sees the first alone."""
-    voice_members: int = Field(1, ge=1)
-    """Networks in the voice's own answer, whose log-probabilities are averaged."""
     context: ContextConfig | None = None
     """Let the text encoder read earlier turns; None shows it the utterance alone."""
+
+    @field_validator("voice_components")
+    @classmethod
+    def _components(cls, components: tuple[int, ...]) -> tuple[int, ...]:
+        if not components or min(components) < 1:
+            raise ValueError("voice_components must be at least one number, each >= 1")
+        return components
 
     @field_validator("labels")
     @classmethod

@@ -57,8 +57,8 @@ class EmotionModel(nn.Module):
                 config = config.model_copy(update={"max_text_tokens": limit})
         self.config = config
         if config.uses_audio and config.baseline is not None:
-            self.baseline = RelativeStates(audio_size, config.voice_components)
-            self.speech = nn.Linear(config.voice_components, 1)
+            self.baseline = RelativeStates(audio_size, max(config.voice_components))
+            self.speech = nn.Linear(max(config.voice_components), 1)
             """Logit of speech, as against other sounds."""
             nn.init.zeros_(self.speech.weight)
             nn.init.zeros_(self.speech.bias)

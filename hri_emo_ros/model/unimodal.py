@@ -38,13 +38,14 @@ class VoiceHead(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(
             nn.Sequential(
+                _First(components),
                 nn.Dropout(INPUT_DROPOUT),
-                nn.Linear(config.voice_components, config.voice_hidden),
+                nn.Linear(components, config.voice_hidden),
                 nn.GELU(),
                 nn.Dropout(config.dropout),
                 nn.Linear(config.voice_hidden, len(config.labels)),
             )
-            for _ in range(config.voice_members)
+            for components in config.voice_components
         )
 
     def forward(self, statistics: Tensor, present: Tensor) -> Tensor:
@@ -58,6 +59,17 @@ class VoiceHead(nn.Module):
         """The answer outside training: `own` of that relative to the baseline, the rest of that relative to the
         population."""
         return own * self(relative, present) + (1 - own) * self(absolute, present)
+
+
+class _First(nn.Module):
+    """The first of the components: those in which utterances of one voice differ most."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, components: Tensor) -> Tensor:
+        return components[..., : self.count]
 
 
 class TextHead(nn.Module):
