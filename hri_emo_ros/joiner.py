@@ -153,8 +153,8 @@ class UtteranceJoiner:
         self._period = round(float(values["provisional.period"]) * SAMPLE_RATE)  # type: ignore[arg-type]
         self._explain = bool(values["explanation.enabled"])
         self._bound = int(values["utterance.queue"])  # type: ignore[arg-type]
-        self._context_turns = int(values["context.turns"])
-        self._context_age = round(float(values["context.max_age"]) * 1e9)
+        self._context_turns = int(values["context.turns"])  # type: ignore[arg-type]
+        self._context_age = round(float(values["context.max_age"]) * 1e9)  # type: ignore[arg-type]
         self._configure_voices(values)
 
     def _configure_voices(self, values: Mapping[str, Any]) -> None:
