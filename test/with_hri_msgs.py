@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from ros_playing import clips, listen, play
 from std_msgs.msg import Bool
 
 from hri_emo_msgs.msg import EmotionScore, EmotionState, Speech
+from hri_emo_ros import ros4hri
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 
@@ -169,11 +169,13 @@ def test_the_whole_pipeline_with_words_from_live_speech(tmp_path: Path) -> None:
         assert (final.transcript, final.language) == ("in sieben Stunden", "de")
         assert final.transcript_confidence == pytest.approx(0.9)
         assert 0.0 < final.text_weight < 1.0
-        # Nobody tells voices apart here.
-        speech_topic = "anonymous_speaker/speech"
-        assert graph.spin_until(lambda: voices.messages.get(speech_topic), WAIT)
-        assert voices.messages[speech_topic][-1].final == "in sieben Stunden"
-        assert graph.spin_until(lambda: voices.speaking("anonymous_speaker") is False, WAIT)
-        features = voices.messages["anonymous_speaker/features"]
-        assert graph.spin_until(lambda: features, WAIT)
-        assert not math.isnan(features[-1].rms)
+        voice = ros4hri.voice_id(final.voice_id, final.stream_id)
+        assert graph.spin_until(lambda: voices.messages.get(f"{voice}/speech"), WAIT), (
+            voices.tracked
+        )
+        assert voices.messages[f"{voice}/speech"][-1].final == "in sieben Stunden"
+        assert graph.spin_until(lambda: not voices.speaking(voice), WAIT)
+        # Whoever speaks is nobody until a state says who it is.
+        assert graph.spin_until(lambda: ["anonymous_speaker"] in voices.tracked, WAIT)
+        if voice != ros4hri.ANONYMOUS:
+            assert voices.tracked[-1] == [voice]
