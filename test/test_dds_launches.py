@@ -172,57 +172,6 @@ def test_bad_values_from_python_are_refused_before_anything_starts(ros_domain: i
         Graph(parameters={"speech_node": {"vad.threshold": 3.0}}, domain_id=ros_domain)
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_bundle: Path, ros_domain: int) -> Iterator[tuple[Graph, Heard]]:
-    """All three nodes with the shipped recogniser."""
-    with Graph(
-        bundle=tiny_bundle,
-        domain_id=ros_domain,
-        parameters={
-            "emotion_node": {"final.hold": 30.0, "model.threads": 1},
-        },
-    ) as graph:
-        yield graph, listen(graph)
-
-
-def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
-    graph, heard = whole
-    play(graph, clips("lj_LJ001-0008", "emodb_10a07Ta"), speed=1.0)
-    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
-    final = [t for t in heard.transcripts if t.stage == TranscriptMsg.STAGE_FINAL]
-    assert [t.utterance_id for t in final] == [1, 2]
-    taken_on = [t for t in heard.transcripts if t.status == TranscriptMsg.STATUS_NONE]
-    assert [t.utterance_id for t in taken_on] == [1, 2]
-    first = heard.finals[0]
-    assert "surpassed" in first.transcript
-    assert first.transcript == final[0].text
-    assert 0.0 < first.text_weight < 1.0
-    assert first.latency.asr > 0.0
-    german = heard.finals[1]
-    assert german.utterance_id == 2
-    assert german.transcript_status == EmotionState.TRANSCRIPT_REJECTED
-    assert (german.transcript, german.text_weight) == ("", 0.0)
-    assert german.rejected_transcript == final[1].text != ""
-
-
-def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(
-    whole: tuple[Graph, Heard],
-) -> None:
-    graph, heard = whole
-    heard.clear()
-    graph.transition(Transition.TRANSITION_DEACTIVATE, ("asr_node",))
-    assert set_parameter(graph, "emotion_node", "final.hold", double(0.3))[0]
-    restart(graph)
-    play(graph, clips("lj_LJ001-0008"), speed=4.0)
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
-    assert heard.finals[0].transcript == ""
-    assert heard.finals[0].audio_weight == pytest.approx(1.0)
-    assert heard.finals[0].text_weight == pytest.approx(0.0)
-    # A recogniser that announces its work has announced none.
-    assert heard.finals[0].latency.waiting_for_words < 0.3
-    assert heard.finals[0].transcript_status == EmotionState.TRANSCRIPT_NONE
-
-
 def test_speech_node_cuts_no_utterance_while_nobody_listens(
     tiny_bundle: Path, ros_domain: int
 ) -> None:
@@ -370,3 +319,54 @@ def test_everything_starts_and_works_without_a_network(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "heard:" in done.stdout, f"{done.stdout} after {time.monotonic() - began:.0f} s"
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bundle: Path, ros_domain: int) -> Iterator[tuple[Graph, Heard]]:
+    """All three nodes with the shipped recogniser; last in this file, since they live to its end."""
+    with Graph(
+        bundle=tiny_bundle,
+        domain_id=ros_domain,
+        parameters={
+            "emotion_node": {"final.hold": 30.0, "model.threads": 1},
+        },
+    ) as graph:
+        yield graph, listen(graph)
+
+
+def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
+    graph, heard = whole
+    play(graph, clips("lj_LJ001-0008", "emodb_10a07Ta"), speed=1.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    final = [t for t in heard.transcripts if t.stage == TranscriptMsg.STAGE_FINAL]
+    assert [t.utterance_id for t in final] == [1, 2]
+    taken_on = [t for t in heard.transcripts if t.status == TranscriptMsg.STATUS_NONE]
+    assert [t.utterance_id for t in taken_on] == [1, 2]
+    first = heard.finals[0]
+    assert "surpassed" in first.transcript
+    assert first.transcript == final[0].text
+    assert 0.0 < first.text_weight < 1.0
+    assert first.latency.asr > 0.0
+    german = heard.finals[1]
+    assert german.utterance_id == 2
+    assert german.transcript_status == EmotionState.TRANSCRIPT_REJECTED
+    assert (german.transcript, german.text_weight) == ("", 0.0)
+    assert german.rejected_transcript == final[1].text != ""
+
+
+def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(
+    whole: tuple[Graph, Heard],
+) -> None:
+    graph, heard = whole
+    heard.clear()
+    graph.transition(Transition.TRANSITION_DEACTIVATE, ("asr_node",))
+    assert set_parameter(graph, "emotion_node", "final.hold", double(0.3))[0]
+    restart(graph)
+    play(graph, clips("lj_LJ001-0008"), speed=4.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+    assert heard.finals[0].transcript == ""
+    assert heard.finals[0].audio_weight == pytest.approx(1.0)
+    assert heard.finals[0].text_weight == pytest.approx(0.0)
+    # A recogniser that announces its work has announced none.
+    assert heard.finals[0].latency.waiting_for_words < 0.3
+    assert heard.finals[0].transcript_status == EmotionState.TRANSCRIPT_NONE
