@@ -61,8 +61,16 @@ def test_words_that_come_later_than_the_hold_are_lost_and_sound_is_recognised_on
     assert remembering.transcribe(sound).text == "late words"
     remembering.hold = 1.5
     assert remembering.transcribe(sound).text == ""
+    assert remembering.wait(2.0) == 1.5
     assert slow.calls == 1
-    assert remembering.waits == [2.0, 1.5]
+
+
+def test_words_are_waited_for_only_as_far_as_they_outlast_the_pause() -> None:
+    remembering = RememberingRecogniser(Slow())
+    remembering.head_start, remembering.hold = 1.2, 1.5
+    assert remembering.transcribe(np.zeros(100, np.float32)).text == "late words"
+    assert remembering.wait(2.0) == pytest.approx(0.8)
+    assert remembering.wait(1.0) == 0.0
 
 
 @pytest.fixture

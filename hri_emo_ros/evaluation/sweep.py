@@ -121,7 +121,7 @@ class Sweep:
         words = SpokenWords(labels, rate, self._seed)
 
         def tell(record: Record) -> None:
-            if isinstance(record, SpeechChunk) and record.last:
+            if isinstance(record, SpeechChunk) and (record.last or record.endpoint):
                 start = (record.utterance_start_ns - origin_ns) * 1e-9
                 end = (record.stamp_ns - origin_ns) * 1e-9 + len(record.samples) / 16_000
                 words.utterance(start, end)

@@ -58,14 +58,18 @@ class Result:
 
 
 class RememberingRecogniser:
-    """Recognises the same sound once; words that come later than `hold` are lost, as on the robot."""
+    """Recognises the same sound once; words that come later than `hold` are lost, as on the robot.
+
+    Recognition starts when speech seems to end, so words are waited for only as far as they take longer
+    than the rest of the pause.
+    """
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._recogniser = recogniser
         self._known: dict[bytes, Transcript] = {}
         self.hold = float("inf")
-        self.waits: list[float] = []
-        """Seconds waited for the words of each utterance, at most `hold`."""
+        self.head_start = 0.0
+        """Seconds from the endpoint to the end of the pause."""
 
     @property
     def name(self) -> str:
@@ -80,8 +84,13 @@ class RememberingRecogniser:
         if key not in self._known:
             self._known[key] = self._recogniser.transcribe(samples, quality)
         found = self._known[key]
-        self.waits.append(min(found.latency, self.hold))
-        return found if found.latency <= self.hold else Transcript("", confidence=0.0)
+        if found.latency - self.head_start <= self.hold:
+            return found
+        return Transcript("", confidence=0.0, latency=found.latency)
+
+    def wait(self, latency: float) -> float:
+        """Seconds that words which took `latency` are waited for when the pause is over."""
+        return min(max(0.0, latency - self.head_start), self.hold)
 
 
 class Tuner:
@@ -211,11 +220,13 @@ class Tuner:
         """All recordings under these parameters."""
         recogniser = self._recogniser
         asr = parameters["asr_node"]
+        pause = float(parameters["speech_node"]["segment.pause"])  # type: ignore[arg-type]
         if recogniser is not None and dict(asr) != dict(self._start["asr_node"]):
             recogniser = self._remembering(make_recogniser(asr))
         if recogniser is not None:
             recogniser.hold = float(parameters["emotion_node"]["final.hold"])  # type: ignore[arg-type]
-            recogniser.waits = []
+            endpoint = float(parameters["speech_node"]["segment.endpoint"])  # type: ignore[arg-type]
+            recogniser.head_start = max(0.0, pause - endpoint)
         runs = [
             self._replayer.run(
                 recording.bag, labels=recording.labels, recogniser=recogniser,
@@ -226,8 +237,9 @@ class Tuner:
         for run in runs:
             if not any(label.emotion for label in run.reference or []):
                 raise HriEmoError(f"'{run.bag}' has no labels with emotions to tune on: --labels")
-        waits = recogniser.waits if recogniser is not None else []
-        pause = float(parameters["speech_node"]["segment.pause"])  # type: ignore[arg-type]
+        waits = []
+        if recogniser is not None:
+            waits = [recogniser.wait(u.latency["asr"]) for run in runs for u in run.utterances]
         return _Heard(runs, pause + (float(np.mean(waits)) if waits else 0.0))
 
 
