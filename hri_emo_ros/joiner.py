@@ -454,8 +454,11 @@ class UtteranceJoiner:
         fit = self.engine is not None and self._unfit(pending) is AbstainReason.NONE
         if self.voices is None or not fit or not len(audio):
             return NOBODY
-        if pending.speaker.voice_id and not final:
-            return pending.speaker  # The voice does not change within an utterance.
+        tried = pending.embedding is not None and not audio.at_endpoint
+        if not final and (pending.speaker.voice_id or tried):
+            # The voice does not change within an utterance; and while the person still speaks, trying
+            # again and again would cost more than the estimates.
+            return pending.speaker
         try:
             if pending.embedding is None or pending.embedding[0] != len(audio):
                 embedding = self.voices.embed(audio.samples, audio.quality)

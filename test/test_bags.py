@@ -306,7 +306,7 @@ def test_the_demo_recording_is_what_its_recipe_makes(tmp_path: Path) -> None:
         snr_db=30.0,
         level_dbfs=-26.0,
         seed=7,
-        burst=(32.0, 38.0, 3.0),
+        burst=(28.5, 34.8, 2.0),
     )
     labels = make_bag(recipe, tmp_path / "recording")
     assert labels

@@ -518,7 +518,7 @@ def test_provisional_states_tell_the_voice_and_teach_nothing() -> None:
     for sequence, part in enumerate(np.split(jfk[1][:40_000], 10)):
         room.joiner.speech(
             SpeechChunk(2, sequence, sequence * SECOND // 4, 0, sequence * 4000, part, QUALITY,
-                        last=sequence == 9), sequence / 4
+                        last=sequence == 9, endpoint=sequence == 8), sequence / 4
         )  # fmt: skip
     provisional = [o.estimate for o in room.outcomes if o.stage == "provisional"]
     assert provisional and provisional[-1].voice_id == "v1"

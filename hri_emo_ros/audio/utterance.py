@@ -27,6 +27,8 @@ class UtteranceBuffer:
         self.closed = False
         """The chunk that ends the utterance has come."""
         self.speech_end_ns = 0
+        self.at_endpoint = False
+        """Speech seems to have ended with what is held."""
         self.lost_samples = 0
         """Samples between chunks that never came."""
         self._base = chunk.first_sample
@@ -48,6 +50,7 @@ class UtteranceBuffer:
         self._next_sequence = chunk.sequence + 1
         self._append(chunk.samples)
         self.quality = chunk.quality
+        self.at_endpoint = chunk.endpoint or chunk.last
         self.robot_speaking = self.robot_speaking or chunk.robot_speaking
         if chunk.last:
             self.closed = True
