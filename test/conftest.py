@@ -6,8 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ros_playing import Heard
+
+    from hri_emo_ros.nodes.graph import Graph
 
 # Bounds of message fields are checked in tests; read by every ROS process when it starts.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
@@ -83,3 +89,40 @@ def ros_domain() -> Iterator[int]:
     coordinator = pytest.importorskip("domain_coordinator")
     with coordinator.domain_id() as domain:
         yield domain
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
+    """speech_node and emotion_node, active, for voice alone; a module that wants others has its own."""
+    from hri_emo_ros.nodes.graph import Graph
+
+    with Graph(
+        nodes=("speech_node", "emotion_node"),
+        bundle=tiny_bundle,
+        domain_id=ros_domain,
+        parameters={
+            "speech_node": {"audio.queue": 120.0},
+            "emotion_node": {"transcript.source": "none", "model.threads": 1},
+        },
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def collected(graph: Graph) -> Heard:
+    """All that the module's graph publishes."""
+    from ros_playing import listen
+
+    return listen(graph)
+
+
+@pytest.fixture
+def heard(graph: Graph, collected: Heard) -> Heard:
+    """A new stream, nothing heard yet."""
+    from ros_playing import restart
+
+    graph.spin(0.2)
+    restart(graph)
+    graph.spin(0.2)
+    collected.clear()
+    return collected

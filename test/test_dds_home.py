@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
 from rclpy.action import ActionClient
-from ros_playing import START_NS, Heard, clips, counter, listen, play, restart
+from ros_playing import START_NS, Heard, clips, counter, play, restart
 from std_srvs.srv import SetBool
 
 from hri_emo_msgs.action import ListenOnce
@@ -47,20 +47,6 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
         },
     ) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def collected(graph: Graph) -> Heard:
-    return listen(graph)
-
-
-@pytest.fixture
-def heard(graph: Graph, collected: Heard) -> Heard:
-    """A new stream, nothing heard yet."""
-    restart(graph)
-    graph.spin(0.3)
-    collected.clear()
-    return collected
 
 
 def test_who_comes_late_hears_the_last_final_state_and_no_provisional_one(

@@ -19,7 +19,6 @@ from ros_playing import (
     Heard,
     clips,
     double,
-    listen,
     play,
     probabilities,
     restart,
@@ -62,21 +61,6 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
         },
     ) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def collected(graph: Graph) -> Heard:
-    return listen(graph)
-
-
-@pytest.fixture
-def heard(graph: Graph, collected: Heard) -> Heard:
-    """A new stream, nothing heard yet."""
-    graph.spin(0.2)
-    restart(graph)
-    graph.spin(0.2)
-    collected.clear()
-    return collected
 
 
 def finish(graph: Graph, heard: Heard, count: int) -> list[EmotionState]:

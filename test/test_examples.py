@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_playing import Heard, clips, listen, play
+from ros_playing import Heard, clips, play
 
 from hri_emo_msgs.action import ListenOnce
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
@@ -26,25 +26,6 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 DATA = ROOT / "test" / "data"
 WAIT = 60.0
-
-
-@pytest.fixture(scope="module")
-def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
-    with Graph(
-        nodes=("speech_node", "emotion_node"),
-        bundle=tiny_bundle,
-        domain_id=ros_domain,
-        parameters={
-            "speech_node": {"audio.queue": 120.0},
-            "emotion_node": {"transcript.source": "none", "model.threads": 1},
-        },
-    ) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def heard(graph: Graph) -> Heard:
-    return listen(graph)
 
 
 @contextmanager
@@ -72,7 +53,6 @@ def running(graph: Graph, folder: Path, name: str, *arguments: str) -> Iterator[
 
 
 def test_the_planner_acts_on_final_states(graph: Graph, heard: Heard, tmp_path: Path) -> None:
-    heard.clear()
     play(graph, clips("emodb_10a07Ta", gap=1.0))
     assert graph.spin_until(lambda: heard.finals, WAIT)
     # It starts late and hears the last state all the same.
@@ -84,7 +64,6 @@ def test_the_planner_acts_on_final_states(graph: Graph, heard: Heard, tmp_path: 
 
 
 def test_the_behaviour_asks_and_listens_once(graph: Graph, heard: Heard, tmp_path: Path) -> None:
-    heard.clear()
     with running(graph, tmp_path, "behaviour.py", "60") as printed:
         assert graph.spin_until(lambda: "How are you?" in printed(), WAIT), printed()
         play(graph, clips("emodb_10a07Ta", gap=1.0))

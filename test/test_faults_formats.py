@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ pytest.importorskip("rclpy")
 
 from audio_common_msgs.msg import AudioInfo
 from rcl_interfaces.msg import ParameterType, ParameterValue
-from ros_playing import START_NS, Heard, clips, counter, listen, pcm, play, restart, set_parameter
+from ros_playing import START_NS, Heard, clips, counter, pcm, play, restart, set_parameter
 
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.nodes import qos
@@ -31,34 +30,6 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 def recording() -> FloatArray:
     """One utterance, about 4 s."""
     return clips("emodb_11a02Wc")
-
-
-@pytest.fixture(scope="module")
-def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
-    with Graph(
-        nodes=("speech_node", "emotion_node"),
-        bundle=tiny_bundle,
-        domain_id=ros_domain,
-        parameters={
-            "speech_node": {"audio.queue": 120.0},
-            "emotion_node": {"transcript.source": "none", "model.threads": 1},
-        },
-    ) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def collected(graph: Graph) -> Heard:
-    return listen(graph)
-
-
-@pytest.fixture
-def heard(graph: Graph, collected: Heard) -> Heard:
-    """A new stream, nothing heard yet."""
-    restart(graph)
-    graph.spin(0.2)
-    collected.clear()
-    return collected
 
 
 @pytest.fixture(scope="module")

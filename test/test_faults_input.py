@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from ros_playing import (
     Heard,
     clips,
     counter,
-    listen,
     play,
     probabilities,
     restart,
@@ -49,34 +47,6 @@ def recording() -> FloatArray:
     speech = clips("emodb_11a02Wc")
     room = np.random.default_rng(2).normal(0.0, 1e-3, FAULTY)
     return np.concatenate([room, speech + 10 * room[: len(speech)].mean()]).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
-    with Graph(
-        nodes=("speech_node", "emotion_node"),
-        bundle=tiny_bundle,
-        domain_id=ros_domain,
-        parameters={
-            "speech_node": {"audio.queue": 120.0},
-            "emotion_node": {"transcript.source": "none", "model.threads": 1},
-        },
-    ) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def collected(graph: Graph) -> Heard:
-    return listen(graph)
-
-
-@pytest.fixture
-def heard(graph: Graph, collected: Heard) -> Heard:
-    """A new stream, nothing heard yet."""
-    restart(graph)
-    graph.spin(0.2)
-    collected.clear()
-    return collected
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from ros_playing import (
     Heard,
     clips,
     counter,
-    listen,
     pcm,
     play,
     probabilities,
@@ -55,34 +53,6 @@ MS = 1_000_000
 def recording() -> FloatArray:
     """One utterance, about 4 s."""
     return clips("emodb_11a02Wc")
-
-
-@pytest.fixture(scope="module")
-def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
-    with Graph(
-        nodes=("speech_node", "emotion_node"),
-        bundle=tiny_bundle,
-        domain_id=ros_domain,
-        parameters={
-            "speech_node": {"audio.queue": 120.0},
-            "emotion_node": {"transcript.source": "none", "model.threads": 1},
-        },
-    ) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def collected(graph: Graph) -> Heard:
-    return listen(graph)
-
-
-@pytest.fixture
-def heard(graph: Graph, collected: Heard) -> Heard:
-    """A new stream, nothing heard yet."""
-    restart(graph)
-    graph.spin(0.2)
-    collected.clear()
-    return collected
 
 
 @pytest.fixture(scope="module")
