@@ -134,7 +134,7 @@ class Conversation:
             HriEmoError: a name is not declared or a value is refused.
         """
         values = declared.check("emotion_node", parameters)
-        self._window = float(values["conversation.window"])  # type: ignore[arg-type]
+        self._window = float(values["conversation.window"])
 
     def clear(self) -> None:
         """Another stream begins."""

@@ -120,11 +120,11 @@ class EmotionEngine:
         """
         values = declared.check("emotion_node", dict(parameters))
         with self._lock:
-            self._min_speech = float(values["abstain.min_speech"])  # type: ignore[arg-type]
-            self._max_clipped = float(values["abstain.max_clipped"])  # type: ignore[arg-type]
-            self._min_snr = float(values["abstain.min_snr"])  # type: ignore[arg-type]
+            self._min_speech = float(values["abstain.min_speech"])
+            self._max_clipped = float(values["abstain.max_clipped"])
+            self._min_snr = float(values["abstain.min_snr"])
             self._min_confidence = (
-                float(values["abstain.min_confidence"])  # type: ignore[arg-type]
+                float(values["abstain.min_confidence"])
                 or self.bundle.calibration.abstain_confidence
             )
 

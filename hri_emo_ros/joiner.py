@@ -88,6 +88,7 @@ class UtteranceJoiner:
         emit: receives each outcome.
         live: whether `now` runs with the sound. Only then do the latencies hold waiting times;
             otherwise they are times of computing.
+
     Raises:
         HriEmoError: a value or the file of profiles is refused.
     """
@@ -148,13 +149,13 @@ class UtteranceJoiner:
         """
         values = declared.check("emotion_node", parameters)
         self._words_expected = values["transcript.source"] != "none"
-        self._hold = float(values["final.hold"])  # type: ignore[arg-type]
+        self._hold = float(values["final.hold"])
         self._provisional = bool(values["provisional.enabled"])
-        self._period = round(float(values["provisional.period"]) * SAMPLE_RATE)  # type: ignore[arg-type]
+        self._period = round(float(values["provisional.period"]) * SAMPLE_RATE)
         self._explain = bool(values["explanation.enabled"])
-        self._bound = int(values["utterance.queue"])  # type: ignore[arg-type]
-        self._context_turns = int(values["context.turns"])  # type: ignore[arg-type]
-        self._context_age = round(float(values["context.max_age"]) * 1e9)  # type: ignore[arg-type]
+        self._bound = int(values["utterance.queue"])
+        self._context_turns = int(values["context.turns"])
+        self._context_age = round(float(values["context.max_age"]) * 1e9)
         self._configure_voices(values)
 
     def _configure_voices(self, values: Mapping[str, Any]) -> None:

@@ -39,6 +39,30 @@ def test_the_bench_reports_stages_speed_and_memory(tiny_bundle: Path, tmp_path: 
     assert result["memory"]["peak_mb"] < 2048
 
 
+@pytest.mark.ros
+@pytest.mark.timeout(600)
+def test_the_bench_measures_the_running_nodes_beside_the_reference(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rclpy")
+    from hri_emo_ros.evaluation import bench_live
+
+    monkeypatch.setattr(bench_live, "SILENT_SECONDS", 0.5)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path,emotion\n{DATA / 'lj_LJ001-0008.flac'},neutral\n")
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "--part", "live", "--rounds", "1", "--manifest", str(manifest)]
+    assert main([*arguments, "--json", str(out), "--bundle", str(tiny_bundle)]) == 0
+    live = json.loads(out.read_text())["live"]
+    assert (live["utterances"], live["finals with words"]) == (1, 1)
+    words = live["latency"]["speech to provisional with words"]["p50"]
+    assert 160 <= words <= live["latency"]["speech to final"]["p50"]  # Not before the endpoint.
+    assert live["latency"]["speech to final"]["p50"] >= 600  # The pause is in it.
+    assert live["reference"]["speech to final"]["p50"] >= 600
+    assert set(live["processor"]) == {"speech_node", "asr_node", "emotion_node"}
+    assert all(size > 20 for size in live["memory_mb"].values())
+
+
 def test_a_length_out_of_bounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--hours", "0"]) == 2
     assert "--hours is 0, must be 0.001 to 48" in capsys.readouterr().err

@@ -56,7 +56,7 @@ class MoonshineRecogniser:
         values = declared.check("asr_node", parameters)
         folder = find_model(str(values["moonshine.model"]))
         options = onnxruntime.SessionOptions()
-        threads = int(values["asr.threads"])  # type: ignore[arg-type]
+        threads = int(values["asr.threads"])
         options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 1) - 1)
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False  # 40 MB less, for 4 % more time
@@ -89,8 +89,8 @@ class MoonshineRecogniser:
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new values of the parameters that are not read-only."""
         values = declared.check("asr_node", parameters)
-        self._min_confidence = float(values["asr.min_confidence"])  # type: ignore[arg-type]
-        self._min_speech = float(values["asr.min_speech_fraction"])  # type: ignore[arg-type]
+        self._min_confidence = float(values["asr.min_confidence"])
+        self._min_speech = float(values["asr.min_speech_fraction"])
 
     @property
     def name(self) -> str:

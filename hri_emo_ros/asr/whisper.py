@@ -79,7 +79,7 @@ class WhisperRecogniser:
         if compute == "auto":
             # What faster-whisper takes by itself is float32 on a CPU, at several times the cost.
             compute = "int8" if device == "cpu" else "default"
-        threads = int(values["asr.threads"])  # type: ignore[arg-type]
+        threads = int(values["asr.threads"])
         try:
             self._model = faster_whisper.WhisperModel(
                 str(folders[0] if folders else model),
@@ -108,10 +108,10 @@ class WhisperRecogniser:
                 f"whisper.language is '{language}', must be empty or one of: {', '.join(known)}"
             )
         self._language = language
-        self._beam = int(values["whisper.beam_size"])  # type: ignore[arg-type]
-        self._no_speech = float(values["whisper.no_speech_threshold"])  # type: ignore[arg-type]
-        self._min_confidence = float(values["asr.min_confidence"])  # type: ignore[arg-type]
-        self._min_speech = float(values["asr.min_speech_fraction"])  # type: ignore[arg-type]
+        self._beam = int(values["whisper.beam_size"])
+        self._no_speech = float(values["whisper.no_speech_threshold"])
+        self._min_confidence = float(values["asr.min_confidence"])
+        self._min_speech = float(values["asr.min_speech_fraction"])
 
     @property
     def name(self) -> str:

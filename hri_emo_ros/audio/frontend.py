@@ -76,14 +76,14 @@ class AudioFrontEnd:
         """
         values = declared.check("speech_node", parameters)
         config = SegmenterConfig.from_parameters(values)
-        channel = int(values["audio.channel"])  # type: ignore[arg-type]
+        channel = int(values["audio.channel"])
         if self._meter is not None:  # Before the first audio its format is not known.
             check_channel(channel, self._format.channels)
             if channel != self._channel:
                 self._meter = None
         self._segmenter.config = config
         self._channel = channel
-        self._tail = round(float(values["robot_speaking.tail"]) * SECOND)  # type: ignore[arg-type]
+        self._tail = round(float(values["robot_speaking.tail"]) * SECOND)
 
     @property
     def format(self) -> PcmFormat:

@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
 
     parameters = load_parameters(args.params)
     emotion = parameters["emotion_node"]
-    samples = read_audio(args.clip, int(parameters["speech_node"]["audio.channel"]))  # type: ignore[arg-type]
+    samples = read_audio(args.clip, int(parameters["speech_node"]["audio.channel"]))
     engine = EmotionEngine(
         args.bundle or str(emotion["model.bundle"]), str(emotion["model.device"]),
-        int(emotion["model.threads"]), emotion,  # type: ignore[arg-type]
+        int(emotion["model.threads"]), emotion,
     )  # fmt: skip
     if args.text is not None:
         transcript = Transcript(args.text)

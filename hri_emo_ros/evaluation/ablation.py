@@ -88,8 +88,8 @@ def _sounds(
     """Each label, the utterance found for it, that one's sound, the sound of its true stretch."""
     values = run.parameters["speech_node"]
     # The same pre-roll and hang-over as the segmenter's, so that only the boundary differs.
-    before = float(values["segment.pre_roll"])  # type: ignore[arg-type]
-    after = float(values["segment.hang_over"])  # type: ignore[arg-type]
+    before = float(values["segment.pre_roll"])
+    after = float(values["segment.hang_over"])
     best = {id(match.label): match.best for match in run.matches}
     spans = []
     for label in labels:

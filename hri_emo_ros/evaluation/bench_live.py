@@ -53,7 +53,9 @@ class _Utterance:
     paused: float = 0.0
     """When `segment.pause` had passed."""
     words_at: float = 0.0
-    """When the newest provisional state with words stood."""
+    """When the first state with all its words stood, provisional or final; 0 if none had any."""
+    words_duration: float = 0.0
+    """Seconds that the newest provisional state with words covered."""
     final_at: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     with_words: bool = False
@@ -97,18 +99,16 @@ def bench_live(
             costs.append(cost)
             say(f"round {number + 1} of {rounds}: the reference, in real time ...")
             theirs += _reference_round(parameters, bag)
-    if not ours or not theirs:
+    if not any(u.duration <= LONGEST for u in ours) or not theirs:
         raise HriEmoError("no utterance was heard: is the machine too slow for its audio?")
     short = [u for u in ours if u.duration <= LONGEST]
-    after_speech = [u.final_at - u.speech_end for u in short]
-    reference = [u.final_at - u.speech_end for u in theirs if u.duration <= LONGEST]
     latency = {
         "speech to provisional with words": [
             u.words_at - u.speech_end for u in short if u.words_at
         ],
-        "speech to final": after_speech,
-        "pause over to final": [u.final_at - u.paused for u in short],
+        **_finals(short),
     }
+    reference = _finals([u for u in theirs if u.duration <= LONGEST])
     result: dict[str, Any] = {
         "rounds": rounds,
         "utterances": len(ours),
@@ -117,16 +117,10 @@ def bench_live(
         "stages": {
             stage: _percentiles([u.stages[stage] for u in short]) for stage in short[0].stages
         },
-        "reference": {
-            "speech to final": _percentiles(reference),
-            "pause over to final": _percentiles(
-                [u.final_at - u.paused for u in theirs if u.duration <= LONGEST]
-            ),
-        },
+        "reference": {name: _percentiles(values) for name, values in reference.items()},
         "ratio": {
-            "speech to final": statistics.median(reference) / statistics.median(after_speech),
-            "pause over to final": statistics.median([u.final_at - u.paused for u in theirs])
-            / max(1e-3, statistics.median([u.final_at - u.paused for u in ours])),
+            name: round(statistics.median(values) / statistics.median(latency[name]), 2)
+            for name, values in reference.items()
         },
         "by_length": [
             {
@@ -141,6 +135,14 @@ def bench_live(
     for line in table(result):
         say(line)
     return result
+
+
+def _finals(utterances: list[_Utterance]) -> dict[str, list[float]]:
+    """How long the final states took, s."""
+    return {
+        "speech to final": [u.final_at - u.speech_end for u in utterances],
+        "pause over to final": [u.final_at - u.paused for u in utterances],
+    }
 
 
 def table(result: dict[str, Any]) -> list[str]:
@@ -172,14 +174,14 @@ def table(result: dict[str, Any]) -> list[str]:
 
 def _graph_round(parameters: Parameters, bag: Path) -> tuple[list[_Utterance], dict[str, Any]]:
     values = {kind: dict(parameters[kind]) for kind in PIPELINE_NODES}
-    pause = float(values["speech_node"]["segment.pause"])  # type: ignore[arg-type]
+    pause = float(values["speech_node"]["segment.pause"])
     started = time.monotonic()
     with Graph(parameters=values) as graph:
         active = time.monotonic() - started
         listener = _Listener(graph.node, pause)
         processes = {name: psutil.Process(p.pid) for name, p in graph.processes.items()}
         player = BagPlayer(graph.node, bag)
-        assert graph.spin_until(player.ready, 30.0)
+        _await_listener(graph, player)
         before = _processor(processes)
         graph.spin(SILENT_SECONDS)
         silent = {k: (v - before[k]) / SILENT_SECONDS for k, v in _processor(processes).items()}
@@ -193,6 +195,11 @@ def _graph_round(parameters: Parameters, bag: Path) -> tuple[list[_Utterance], d
         player.stop()
     cost = {"active": active, "silent": silent, "speaking": speaking, "memory": memory}
     return listener.finished(), cost
+
+
+def _await_listener(graph: Graph, player: BagPlayer) -> None:
+    if not graph.spin_until(player.ready, 30.0):
+        raise HriEmoError("speech_node does not listen to the recording: is the machine too slow?")
 
 
 def _processor(processes: dict[str, psutil.Process]) -> dict[str, float]:
@@ -226,11 +233,14 @@ class _Listener:
         utterance = self._utterances.setdefault(message.utterance_id, _Utterance())
         words = message.transcript_status == EmotionState.TRANSCRIPT_OK
         if message.stage == EmotionState.STAGE_PROVISIONAL:
-            # The last one with words is the one that holds all that was said.
-            utterance.words_at = now if words else utterance.words_at
+            if words:
+                utterance.words_at, utterance.words_duration = now, message.duration
             return
         utterance.final_at, utterance.with_words = now, words
         utterance.duration = message.duration
+        # A provisional state from a pause within the utterance did not hold all that was said.
+        if utterance.words_duration < message.duration or not words:
+            utterance.words_at = now if words else 0.0
         latency = message.latency
         utterance.stages = {
             name: float(getattr(latency, name))
@@ -244,7 +254,7 @@ def _reference_round(parameters: Parameters, bag: Path) -> list[_Utterance]:
     with Graph(parameters={"speech_node": values["speech_node"]}, nodes=("speech_node",)) as graph:
         reference = _Reference(graph.node, values)
         player = BagPlayer(graph.node, bag)
-        assert graph.spin_until(player.ready, 30.0)
+        _await_listener(graph, player)
         player.start()
         graph.spin_until(player.finished.is_set, 3600.0)
         graph.spin_until(reference.settled, LAST_WAIT)
@@ -264,12 +274,12 @@ class _Reference:
         self._engine = EmotionEngine(
             str(emotion["model.bundle"]),
             device=str(emotion["model.device"]),
-            threads=int(emotion["model.threads"]),  # type: ignore[arg-type]
+            threads=int(emotion["model.threads"]),
         )
         self._engine.warm_up()
         recogniser.warm_up()
         self._recogniser = recogniser
-        self._pause = float(values["speech_node"]["segment.pause"])  # type: ignore[arg-type]
+        self._pause = float(values["speech_node"]["segment.pause"])
         self._collector = SpeechCollector()
         self._jobs: queue.Queue[Recognition] = queue.Queue()
         self._open = 0
@@ -296,7 +306,12 @@ class _Reference:
             self._engine.estimate(padded, words, speech.quality)
             end = speech.chunk.speech_end_ns * 1e-9
             self.utterances.append(
-                _Utterance(speech.duration, end, end + self._pause, 0.0, time.time())
+                _Utterance(
+                    duration=speech.duration,
+                    speech_end=end,
+                    paused=end + self._pause,
+                    final_at=time.time(),
+                )
             )
             self._open -= 1
 

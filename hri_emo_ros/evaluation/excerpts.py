@@ -46,7 +46,7 @@ class _Stream:
 
     def __init__(self, bag: AudioBag, parameters: Mapping[str, Value]) -> None:
         self._bag = bag
-        self._channel = int(parameters["audio.channel"])  # type: ignore[arg-type]
+        self._channel = int(parameters["audio.channel"])
         self._pieces = self._read(parameters)
         self._held: FloatArray = np.zeros(0, np.float32)
         self._first = 0

@@ -203,7 +203,7 @@ def hear(
             stream = _Stream([Path(row["path"]) for row in own], level, seed)
             for hearing in found:
                 labels, utterances = stream.utterances(hearing.parameters)
-                pre_roll = float(hearing.parameters["segment.pre_roll"])  # type: ignore[arg-type]
+                pre_roll = float(hearing.parameters["segment.pre_roll"])
                 hearing.clips += [
                     Heard(row, cut.heard, cut.one_to_one, cut.start_error)
                     for row, cut in zip(

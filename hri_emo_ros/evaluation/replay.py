@@ -85,7 +85,7 @@ class ReplayRun:
         if self.reference is None:
             result |= {"latency": latency(finals)}
         else:
-            pre_roll = float(self.parameters["speech_node"]["segment.pre_roll"])  # type: ignore[arg-type]
+            pre_roll = float(self.parameters["speech_node"]["segment.pre_roll"])
             result |= score(self.answers(), finals, matches if self.recogniser != "none" else [])
             result |= {"segmentation": segmentation(matches, self.utterances, pre_roll)}
         return (
@@ -146,7 +146,7 @@ class Replayer:
         self.engine = engine or EmotionEngine(
             str(values["model.bundle"]),
             str(values["model.device"]),
-            int(values["model.threads"]),  # type: ignore[arg-type]
+            int(values["model.threads"]),
             values,
         )
         self.recogniser = recogniser or make_recogniser(parameters["asr_node"])

@@ -220,12 +220,12 @@ class Tuner:
         """All recordings under these parameters."""
         recogniser = self._recogniser
         asr = parameters["asr_node"]
-        pause = float(parameters["speech_node"]["segment.pause"])  # type: ignore[arg-type]
+        pause = float(parameters["speech_node"]["segment.pause"])
         if recogniser is not None and dict(asr) != dict(self._start["asr_node"]):
             recogniser = self._remembering(make_recogniser(asr))
         if recogniser is not None:
-            recogniser.hold = float(parameters["emotion_node"]["final.hold"])  # type: ignore[arg-type]
-            endpoint = float(parameters["speech_node"]["segment.endpoint"])  # type: ignore[arg-type]
+            recogniser.hold = float(parameters["emotion_node"]["final.hold"])
+            endpoint = float(parameters["speech_node"]["segment.endpoint"])
             recogniser.head_start = max(0.0, pause - endpoint)
         runs = [
             self._replayer.run(

@@ -63,7 +63,7 @@ class AsrNode(HriNode):
             "asr",
             self._work,
             lambda error: self.failed("asr", error),
-            capacity=float(parameters["asr.queue"]),  # type: ignore[arg-type]
+            capacity=float(parameters["asr.queue"]),
             # Provisional work is passed over when newer is there, so only utterances that are over pile up.
             cost=lambda job: float(job.speech is not None and job.speech.final),
             dropped=self._on_dropped,
@@ -125,7 +125,8 @@ class AsrNode(HriNode):
         if utterance != self._last_claim:
             self._last_claim = utterance
             taken = Transcript("", status=TranscriptStatus.NONE)
-            self._publish(_Job(stream_id=message.stream_id), chunk, taken, final=False)
+            job = _Job(stream_id=message.stream_id, frame_id=message.header.frame_id)
+            self._publish(job, chunk, taken, final=False)
         speech = self._collector.add(chunk, message.stream_id)
         if speech is not None:
             self._newest = speech

@@ -69,7 +69,7 @@ class EmotionNode(HriNode):
         self._engine = EmotionEngine(
             bundle=str(parameters["model.bundle"]),
             device=str(parameters["model.device"]),
-            threads=int(parameters["model.threads"]),  # type: ignore[arg-type]
+            threads=int(parameters["model.threads"]),
             parameters=parameters,
         )
         self._engine.warm_up()

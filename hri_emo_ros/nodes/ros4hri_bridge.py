@@ -57,7 +57,7 @@ class Ros4HriBridge(HriNode):
     def build(self, parameters: dict[str, Value]) -> None:
         self._messages = hri_messages("ros4hri_bridge")
         self._language = language_field(self._messages)
-        self._timeout = float(parameters["tracked.timeout"])  # type: ignore[arg-type]
+        self._timeout = float(parameters["tracked.timeout"])
         self._tracked = self.create_publisher(
             self._messages.IdsList, f"{VOICES}/tracked", qos.LATEST
         )
@@ -90,7 +90,7 @@ class Ros4HriBridge(HriNode):
             del self._tracked
 
     def changed(self, parameters: dict[str, Value]) -> None:
-        self._timeout = float(parameters["tracked.timeout"])  # type: ignore[arg-type]
+        self._timeout = float(parameters["tracked.timeout"])
 
     def values(self) -> Mapping[str, object]:
         return {"voices tracked": ", ".join(self._voices) or "none"}

@@ -75,7 +75,7 @@ class SpeechNode(HriNode):
             "speech",
             lambda job: job.do(),
             lambda error: self.failed("audio", error),
-            capacity=float(parameters["audio.queue"]),  # type: ignore[arg-type]
+            capacity=float(parameters["audio.queue"]),
             cost=lambda job: job.seconds,
             dropped=self._on_dropped,
         )
@@ -260,7 +260,7 @@ class SpeechNode(HriNode):
         silent = time.monotonic() - self._last_audio
         if self._held and time.monotonic() - self._opened >= INFO_WAIT:
             self._release()
-        if silent < float(self._settings["audio.timeout"]):  # type: ignore[arg-type]
+        if silent < float(self._settings["audio.timeout"]):
             self.diagnostics.condition("no audio", Level.OK)
             self._check_input()
             return
@@ -276,7 +276,7 @@ class SpeechNode(HriNode):
         self.diagnostics.condition(
             "no audio",
             Level.ERROR,
-            f"no audio on {self._audio.topic} for {float(self._settings['audio.timeout']):g} s; "  # type: ignore[arg-type]
+            f"no audio on {self._audio.topic} for {float(self._settings['audio.timeout']):g} s; "
             f"there: {self._audio.describe_publishers()}{advice}",
         )
 

@@ -1,8 +1,8 @@
 """Every parameter of every node (`nodes`), and reading them from YAML without ROS.
 
 The ROS layer declares them from here (descriptor, bounds, read-only flag), ``hri-emo replay`` and
-``hri-emo tune`` read the same YAML through `load_parameters`, and ``hri-emo parameters`` prints the
-README's tables. A parameter whose value is used anywhere is looked up by the name given in `nodes`.
+``hri-emo tune`` read the same YAML through `load_parameters`, and ``hri-emo parameters`` prints
+docs/parameters.md. A parameter whose value is used anywhere is looked up by the name given in `nodes`.
 """
 
 from __future__ import annotations

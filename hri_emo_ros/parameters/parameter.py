@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from hri_emo_ros.errors import HriEmoError
 
-Value = bool | int | float | str | list[str]
+Value: TypeAlias = Any
+"""A bool, int, float, str or list of str: which one, the parameter's declaration says and `check` has
+seen to, so that whoever looks a value up by its name need not look again."""
 
 
 @dataclass(frozen=True)
