@@ -272,12 +272,12 @@ class UtteranceJoiner:
             final: whether these are all the words; partial ones serve provisional estimates and
                 stand in for the final ones should these not come in time.
         """
-        self._in_vain = 0
         if transcript is not None and transcript.status is TranscriptStatus.NONE:
             self._claims = True
             if utterance_id is not None:
                 self._claimed = max(self._claimed, utterance_id)
             return
+        self._in_vain = 0  # An announcement alone does not count: one that hangs still announces.
         pending = self._match(utterance_id, spoken_ns)
         if pending is None:
             known = utterance_id is not None and utterance_id <= self._newest
@@ -371,8 +371,8 @@ class UtteranceJoiner:
         """Words may still come: a recogniser is at work on this utterance, as far as is known."""
         if pending.words_settled or not self.recogniser_present:
             return False
-        if self._claims:
-            return pending.audio.utterance_id <= self._claimed
+        if self._claims and pending.audio.utterance_id > self._claimed:
+            return False
         return self._in_vain < SILENT_AFTER
 
     def _finish_oldest(self, now: float) -> None:

@@ -154,6 +154,22 @@ def test_a_recogniser_that_has_gone_silent_is_not_waited_for_until_it_is_heard_a
     assert rig.finals[-1].estimate.transcript == Transcript("in time")
 
 
+def test_a_recogniser_that_announces_its_work_and_hangs_is_not_waited_for_for_ever() -> None:
+    rig = Rig(final__hold=3.0)
+    for number in (1, 2):
+        rig.joiner.transcript(number, AT_WORK, now=10.0 * number)
+        rig.say(number, now=10.0 * number)
+        rig.joiner.tick(10.0 * number + 3.0)
+        assert len(rig.finals) == number
+    rig.joiner.transcript(3, AT_WORK, now=30.0)
+    rig.say(3, now=30.0)
+    assert len(rig.finals) == 3
+    rig.joiner.transcript(3, Transcript("late"), now=34.0)  # It is back.
+    rig.joiner.transcript(4, AT_WORK, now=40.0)
+    rig.say(4, now=40.0)
+    assert len(rig.finals) == 3
+
+
 def test_words_at_an_endpoint_give_a_provisional_state_and_the_final_needs_no_work() -> None:
     rig = Rig()
     rig.joiner.speech(chunk(1, 0), now=1.0)
