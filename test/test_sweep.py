@@ -10,11 +10,11 @@ import pytest
 
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.cli.sweep import numbers
+from hri_emo_ros.data.words import normal_words
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
 from hri_emo_ros.evaluation.disturb import AddNoise, Gain, Resample, SpokenWords, Telephone
 from hri_emo_ros.evaluation.labels import Label
-from hri_emo_ros.evaluation.scores import normal_words
 
 DATA = Path(__file__).parent / "data"
 RATE = 16_000

@@ -9,12 +9,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-_NOT_WORDS = re.compile(r"[^\w\s']")
+
+def normal_words(text: str) -> str:
+    """Lower case, letters, digits and apostrophes only, single blanks."""
+    return " ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\u2019", "'")))
 
 
 def plain(text: str) -> str:
-    """Lower case without punctuation, as recognisers write; never empty for a text that is not."""
-    return " ".join(_NOT_WORDS.sub(" ", text.lower()).split()) or text
+    """Words alone, as recognisers write; never empty for a text that is not."""
+    return normal_words(text) or text
 
 
 class WordErrors:

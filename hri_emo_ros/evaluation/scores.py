@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hri_emo_ros.data import metrics
+from hri_emo_ros.data.words import normal_words
 from hri_emo_ros.evaluation.matching import Match
 from hri_emo_ros.evaluation.utterances import HeardUtterance
 from hri_emo_ros.pipeline import LATENCY_STAGES
@@ -169,11 +169,6 @@ def word_error_rate(
         "insertions": output.insertions,
     }
     return round(float(output.wer), 4), counts
-
-
-def normal_words(text: str) -> str:
-    """Lower case, letters, digits and apostrophes only, single blanks."""
-    return " ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\u2019", "'")))
 
 
 def rounded(value: Any) -> Any:
