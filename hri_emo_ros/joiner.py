@@ -72,7 +72,7 @@ class _Pending:
     embedding: tuple[int, Embedding] | None = None
     """What its speaker's voice gave, and of how many samples."""
     speaker: Speaker = NOBODY
-    """Who it was taken to be of while it went on."""
+    """Whose it was last taken to be."""
 
 
 class UtteranceJoiner:
