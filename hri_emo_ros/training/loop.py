@@ -51,7 +51,7 @@ from hri_emo_ros.training.predictions import (
     mean_over_corpora,
     scores_by_corpus,
 )
-from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe
+from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe, WaveformSection
 from hri_emo_ros.training.speech import fit_speech
 from hri_emo_ros.training.tensorboard import TensorBoard
 from hri_emo_ros.training.unheard import UnheardVoices
@@ -106,8 +106,9 @@ def prepare(
     bank = _noises(recipe, root, voices, fusion)
     section, kinds = recipe.augment, bank.kinds if bank is not None else ()
     rooms = root / section.rooms if section.rooms else None
+    waveform = section.waveform if voices else WaveformSection()  # a stage of words alone needs none
     most = int(recipe.data.max_seconds * SAMPLE_RATE)
-    listener = Listener(WaveformAugment(section.waveform, rooms), bank, most)
+    listener = Listener(WaveformAugment(waveform, rooms), bank, most)
     texts = [i.text for i in data.train if i.text]
     quality = {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}
     drawn = Conditions(section, texts, _strangers(data.train), quality, kinds)
