@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,20 +105,26 @@ class NoiseBank:
         voices: recordings of voices for the babble.
         folder: recordings for ``recorded``; None for none.
         seed: of what is made up.
+        babbles: recordings by the name of one more kind each, which is made when it is first asked for and
+            not among `kinds`.
 
     Raises:
         HriEmoError: the folder holds no sound.
     """
 
-    def __init__(self, voices: Sequence[Path], folder: Path | None, seed: int = 0) -> None:
-        count = _BANK_SECONDS * SAMPLE_RATE
+    def __init__(
+        self, voices: Sequence[Path], folder: Path | None, seed: int = 0,
+        babbles: Mapping[str, Sequence[Path]] | None = None,
+    ) -> None:  # fmt: skip
+        self._seed, self._babbles = seed, dict(babbles or {})
+        self._made: dict[str, list[FloatArray]] = {}
         self._digests: dict[str, str] = {}
         self.noises = {
-            kind: [NoiseSource(kind, SAMPLE_RATE, seed).take(count)] for kind in SYNTHETIC
+            kind: [NoiseSource(kind, SAMPLE_RATE, seed).take(_BANK_SECONDS * SAMPLE_RATE)]
+            for kind in SYNTHETIC
         }
         if len(voices) >= _BABBLE_VOICES:
-            babble = Babble(voices, SAMPLE_RATE, seed)
-            self.noises["babble"] = [_of_rms_1(babble.take(count)) for _ in range(_BABBLES)]
+            self.noises["babble"] = self._babble(voices)
         if folder is not None:
             sounds = [read_clip(path, SAMPLE_RATE) for path in noise_files(folder)]
             self.noises["recorded"] = [_of_rms_1(s) for s in sounds if np.any(s)]
@@ -128,17 +134,25 @@ class NoiseBank:
         return tuple(self.noises)
 
     def digest(self, kind: str) -> str:
-        """Of the noises of that kind: babble differs with the voices it is made of."""
+        """What noises of that kind depend on."""
         if kind not in self._digests:
             digest = hashlib.sha256()
-            for noise in self.noises[kind]:
+            for path in self._babbles.get(kind, ()):
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            for noise in self.noises.get(kind, ()):
                 digest.update(noise.tobytes())
             self._digests[kind] = f"{kind} {digest.hexdigest()[:16]}"
         return self._digests[kind]
 
+    def _babble(self, voices: Sequence[Path]) -> list[FloatArray]:
+        babble = Babble(voices, SAMPLE_RATE, self._seed)
+        return [_of_rms_1(babble.take(_BANK_SECONDS * SAMPLE_RATE)) for _ in range(_BABBLES)]
+
     def stretch(self, kind: str, count: int, rng: np.random.Generator) -> FloatArray:
         """`count` samples from anywhere in one of the noises of that kind, repeated where it is short."""
-        every = self.noises[kind]
+        if kind in self._babbles and kind not in self._made:
+            self._made[kind] = self._babble(self._babbles[kind])
+        every = self._made[kind] if kind in self._made else self.noises[kind]
         noise = every[int(rng.integers(len(every)))]
         start = int(rng.integers(len(noise)))
         return np.take(noise, np.arange(start, start + count), mode="wrap")

@@ -98,6 +98,11 @@ class _Row:
     context: tuple[str, ...] = ()
 
 
+def babble_beside(item: Item) -> str:
+    """Kind of noise: babble of the voices in the clip's corpus and fold."""
+    return f"babble of {item.corpus} {item.fold}"
+
+
 class BatchMaker:
     """Builds batches.
 
@@ -156,6 +161,9 @@ class BatchMaker:
         assert self.sources.rooms is not None
         seeds = self.sources.rooms.seeds(item, version)
         kind, snr = self.conditions.noise(seeds)
+        # Of those who are left out together with the clip: so a run that leaves them out hears none of them,
+        # and all runs share the states.
+        kind = babble_beside(item) if kind == "babble" else kind
         condition = Condition(item.target, item.target, True, False, None, kind, snr)
         bank = self.sources.listener.bank
         return condition, seeds, f"{seeds}|{snr:.2f}|{bank.digest(kind) if bank and kind else ''}"

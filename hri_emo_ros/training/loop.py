@@ -29,7 +29,7 @@ from hri_emo_ros.data.noise import NoiseBank
 from hri_emo_ros.model.encoders import AudioEncoder
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, WaveformAugment
-from hri_emo_ros.training.batches import BatchMaker, Sources
+from hri_emo_ros.training.batches import BatchMaker, Sources, babble_beside
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import stated
 from hri_emo_ros.training.finish import Trained, finish
@@ -103,10 +103,12 @@ def prepare(
         bar = bars.bar("hearing clips", len(clips))
         facts = survey(clips, kept / "clips.json", fusion, bar)
     voices = [i for i in data.train if i.audio is not None]
-    bank = _noises(recipe, root, voices, fusion)
+    bank = _noises(recipe, root, voices, clips, fusion)
     section, kinds = recipe.augment, bank.kinds if bank is not None else ()
     rooms = root / section.rooms if section.rooms else None
-    waveform = section.waveform if voices else WaveformSection()  # a stage of words alone needs none
+    waveform = (
+        section.waveform if voices else WaveformSection()
+    )  # a stage of words alone needs none
     most = int(recipe.data.max_seconds * SAMPLE_RATE)
     listener = Listener(WaveformAugment(waveform, rooms), bank, most)
     texts = [i.text for i in data.train if i.text]
@@ -166,14 +168,21 @@ def _strangers(items: Sequence[Item]) -> list[Item]:
     return voices_and_words(items)[1] or [item for item in items if item.text]
 
 
-def _noises(recipe: Recipe, root: Path, voices: Sequence[Item], fusion: bool) -> NoiseBank | None:
-    """Noise for training, and for the conditions in which fusion is reported; babble is made of training
-    voices alone."""
+def _noises(
+    recipe: Recipe, root: Path, voices: Sequence[Item], clips: Sequence[Item], fusion: bool
+) -> NoiseBank | None:
+    """Noise for training, and for the conditions in which fusion is reported: babble of training voices, and
+    that of `babble_beside` each of the clips."""
     section = recipe.augment.noise
     if not voices or not (section.p or fusion):
         return None
     files = sorted({item.audio for item in voices if item.audio is not None})
-    return NoiseBank(files, root / section.folder if section.folder else None, recipe.seed)
+    babbles: dict[str, list[Path]] = {}
+    for item in clips:
+        if item.audio is not None:
+            babbles.setdefault(babble_beside(item), []).append(item.audio)
+    folder = root / section.folder if section.folder else None
+    return NoiseBank(files, folder, recipe.seed, {k: sorted(v) for k, v in babbles.items()})
 
 
 def _length(item: Item, facts: dict[str, ClipFacts]) -> float:
