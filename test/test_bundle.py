@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from tiny_models import mixed_items, tiny_config, tiny_model
 
 from hri_emo_ros.errors import HriEmoError
@@ -104,14 +103,38 @@ def test_models_that_share_an_encoder_differ_in_the_other_files_only(tmp_path):
     }
 
 
-def test_a_bundle_of_one_file_for_all_weights_loads(tmp_path, tiny_bundle):
-    old = tmp_path / "old"
-    shutil.copytree(tiny_bundle, old)
-    parts = [load(file.read_bytes()) for file in old.glob("*.safetensors")]
-    for file in old.glob("*.safetensors"):
-        file.unlink()
-    (old / "model.safetensors").write_bytes(save({k: v for p in parts for k, v in p.items()}))
-    assert torch.equal(logits(load_bundle(old)), logits(load_bundle(tiny_bundle)))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: edit_config(f, calibration__abstain_confidence=0.123),
+        lambda f: edit_config(f, model__gate_slope=4.0),
+        lambda f: flip(f / "words.safetensors", -1),
+        lambda f: (f / "tokenizer.json").write_text((f / "tokenizer.json").read_text() + " "),
+    ],
+)
+def test_a_bundle_that_is_not_what_its_identity_says_is_refused(tmp_path, tiny_bundle, change):
+    folder = tmp_path / "b"
+    shutil.copytree(tiny_bundle, folder)
+    change(folder)
+    with pytest.raises(HriEmoError, match="says model_id 'tiny-") as refused:
+        load_bundle(folder)
+    # A change that was meant is a new model, with the identity that the message tells.
+    found = str(refused.value).split("' is '")[1].split("'")[0]
+    edit_config(folder, model_id=found)
+    assert load_bundle(folder).model_id == found != load_bundle(tiny_bundle).model_id
+
+
+def test_the_trainers_notes_are_no_part_of_the_identity(tmp_path, tiny_bundle):
+    folder = tmp_path / "b"
+    shutil.copytree(tiny_bundle, folder)
+    edit_config(folder, training={"note": "trained on a Tuesday"})
+    assert load_bundle(folder).model_id == load_bundle(tiny_bundle).model_id
+
+
+def flip(file, byte):
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 1
+    file.write_bytes(bytes(content))
 
 
 def test_a_bundle_written_over_another_leaves_no_encoder_behind(tmp_path):

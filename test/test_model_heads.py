@@ -10,7 +10,7 @@ import torch
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
 from hri_emo_ros.model.batch import ModelItem, collate
-from hri_emo_ros.model.hri_emo import SLOPE, HriEmoFusion, UnimodalEvidence, normalised_entropy
+from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence, normalised_entropy
 from hri_emo_ros.model.losses import gate_loss
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch
@@ -95,14 +95,15 @@ def test_without_a_modality_hri_emo_answers_as_the_other_alone_does():
     [
         (0.5, 1.0, 1.0),
         (0.8, 1.0, 0.0),
-        (0.5 + 0.5 / SLOPE, 1.0, 0.5),
-        (0.5 - 0.8 / SLOPE, 0.2, 1.0),
+        (0.6, 1.0, 0.5),
+        (0.34, 0.2, 1.0),
     ],
 )
 def test_an_even_gate_counts_both_answers_in_full_and_takes_away_from_one_only(gate, voice, words):
     z_a, z_t = torch.tensor([[2.0, -1.0, 0.0]]), torch.tensor([[0.0, 1.0, -3.0]])
     evidence = UnimodalEvidence(z_a, z_t)
-    found = HriEmoFusion._experts(torch.tensor([[gate]]), evidence)
+    fusion = HriEmoFusion(8, 8, tiny_config().model_copy(update={"gate_slope": 5.0}))
+    found = fusion._experts(torch.tensor([[gate]]), evidence)
     torch.testing.assert_close(found, voice * z_a + words * z_t)
 
 
@@ -126,7 +127,7 @@ def test_the_queries_correct_nothing_before_they_have_learnt_to():
     with torch.no_grad():
         out = fresh(batch)
     evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
-    sum_of_both = HriEmoFusion._experts(out.gate[:, None], evidence)
+    sum_of_both = fresh.fusion._experts(out.gate[:, None], evidence)
     torch.testing.assert_close(out.logits, sum_of_both, atol=1e-6, rtol=1e-5)
 
 
@@ -166,7 +167,7 @@ def test_the_queries_count_in_full_in_training_and_by_half_after_it():
         with torch.no_grad():
             out = bundle.model.fuse(heard, batch)
         evidence = UnimodalEvidence(out.audio_logits, out.text_logits)
-        return out.logits - HriEmoFusion._experts(out.gate[:, None], evidence)
+        return out.logits - bundle.model.fusion._experts(out.gate[:, None], evidence)
 
     learning, in_use = correction(True), correction(False)
     assert in_use.abs().max() > 1e-3

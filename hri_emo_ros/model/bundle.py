@@ -42,7 +42,8 @@ class BundleConfig(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model_id: str = Field(min_length=1)
-    """The name and the first 8 digits of the weights' SHA-256; goes into every estimate."""
+    """The name, "-" and the first 8 digits of a SHA-256 over all that decides an answer: see `_identity`. Goes into
+    every estimate."""
     sample_rate: Literal[16000] = 16000
     model: ModelConfig
     calibration: Calibration
@@ -118,11 +119,10 @@ def save_bundle(
         name: (value.to(dtype) if name in parameters else value).cpu().contiguous().clone()
         for name, value in bundle.model.state_dict().items()
     }
-    bundle.model_id = f"{bundle.name}-{_digest(weights)}"
     if bundle.affect is None:
         bundle.affect, bundle.affect_source = known_positions(config.labels), SOURCE
     document = BundleConfig(
-        model_id=bundle.model_id,
+        model_id=bundle.name,  # until its files are there
         model=config,
         calibration=bundle.calibration,
         affect=bundle.affect,
@@ -138,12 +138,15 @@ def save_bundle(
                 continue
             # Not save_file: its files can be read by their owner alone, and a robot's nodes may be another's.
             (folder / file).write_bytes(save(part, metadata={"format": "pt"}))
-        (folder / CONFIG_FILE).write_text(
-            document.model_dump_json(indent=1) + "\n", encoding="utf-8"
-        )
-        (folder / CARD_FILE).write_text(bundle.card or _minimal_card(document), encoding="utf-8")
+        (folder / TOKENIZER_FILE).unlink(missing_ok=True)
         if bundle.tokenizer is not None:
             bundle.tokenizer.save(folder)
+        settings = json.loads(document.model_dump_json())
+        bundle.model_id = settings["model_id"] = _identity(folder, settings, bundle.name)
+        text = json.dumps(settings, indent=1, ensure_ascii=False)
+        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        document = document.model_copy(update={"model_id": bundle.model_id})
+        (folder / CARD_FILE).write_text(bundle.card or _minimal_card(document), encoding="utf-8")
     except OSError as error:
         raise HriEmoError(f"cannot write bundle '{folder}': {error}") from error
     return folder
@@ -156,10 +159,11 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
         path: a folder, or a name under the package's models; empty is the shipped compact model.
 
     Raises:
-        HriEmoError: the folder is missing or is no usable bundle.
+        HriEmoError: the folder is missing or is no usable bundle, or its files are not those that its model_id
+            was made of.
     """
     folder = find_bundle(path)
-    document = _read_config(folder)
+    document, settings = _read_config(folder)
     model = EmotionModel(document.model)
     weights = _read_weights(folder, {_file_of(name) for name in model.state_dict()})
     try:
@@ -181,6 +185,7 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
             f"bundle '{folder}' has {len(document.calibration.thresholds)} thresholds for "
             f"{len(document.model.labels)} labels ({_PARAMETER})"
         )
+    _check_identity(folder, settings)
     card = folder / CARD_FILE
     return Bundle(
         model=model,
@@ -228,7 +233,8 @@ def _model_folders() -> Iterator[Path]:
         return
 
 
-def _read_config(folder: Path) -> BundleConfig:
+def _read_config(folder: Path) -> tuple[BundleConfig, dict[str, Any]]:
+    """config.json, checked and as it is written."""
     file = folder / CONFIG_FILE
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
@@ -240,11 +246,12 @@ def _read_config(folder: Path) -> BundleConfig:
             f"bundle '{folder}' has schema_version {version!r}, must be {SCHEMA_VERSION} ({_PARAMETER})"
         )
     try:
-        return BundleConfig.model_validate(raw)
+        document = BundleConfig.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise HriEmoError(f"'{file}': {place}: {first['msg']} ({_PARAMETER})") from error
+    return document, raw
 
 
 def _file_of(name: str) -> str:
@@ -254,11 +261,9 @@ def _file_of(name: str) -> str:
 
 def _read_weights(folder: Path, files: set[str]) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
-    for name in sorted(files, key=lambda file: file != WEIGHTS_FILE):
+    for name in sorted(files):
         file = folder / name
         if not file.is_file():
-            if any(_file_of(key) == name for key in weights):
-                continue  # the bundle is of the time when one file held all
             raise HriEmoError(f"bundle '{folder}' has no {name} ({_PARAMETER})")
         try:
             weights |= load_file(file)
@@ -271,12 +276,32 @@ def _restore(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def _digest(weights: dict[str, torch.Tensor]) -> str:
+def _identity(folder: Path, settings: dict[str, Any], name: str) -> str:
+    """`name` and the digits of what decides an answer: the weights' files, the tokenizer, and of config.json all
+    but the identity itself and the trainer's notes."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].numpy().tobytes())
-    return digest.hexdigest()[:8]
+    for file in (WEIGHTS_FILE, *sorted(ENCODER_FILES.values()), TOKENIZER_FILE):
+        if (folder / file).is_file():
+            digest.update(f"{file}\n".encode())
+            with (folder / file).open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    decides = {k: v for k, v in settings.items() if k not in ("model_id", "training")}
+    digest.update(json.dumps(decides, sort_keys=True).encode())
+    return f"{name}-{digest.hexdigest()[:8]}"
+
+
+def _check_identity(folder: Path, settings: dict[str, Any]) -> None:
+    said = str(settings["model_id"])
+    try:
+        found = _identity(folder, settings, said.rsplit("-", 1)[0])
+    except OSError as error:
+        raise HriEmoError(f"cannot read bundle '{folder}': {error} ({_PARAMETER})") from error
+    if found != said:
+        raise HriEmoError(
+            f"bundle '{folder}' is '{found}', but its {CONFIG_FILE} says model_id '{said}': a file of it was "
+            f"damaged or changed; copy it anew, or, if the change was meant, write '{found}' there ({_PARAMETER})"
+        )
 
 
 def _minimal_card(document: BundleConfig) -> str:

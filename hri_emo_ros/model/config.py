@@ -103,6 +103,10 @@ class ModelConfig(BaseModel):
     """Add the gated unimodal logits to those of the emotion queries (see `hri_emo`); false is the
     plain decoder of HRI-EMO."""
     gate_hidden: int = Field(64, ge=1)
+    gate_slope: float = Field(9.0, ge=1.0)
+    """Of c(x) in `hri_emo`, step 5: how fast a modality's answer is taken away as the gate turns from it."""
+    queries_count: float = Field(0.5, ge=0.0, le=1.0)
+    """q in `hri_emo`, step 5, after training."""
     max_audio_seconds: float = Field(15.0, gt=0.0)
     """The encoders see at most this much audio, the end of it."""
     max_text_tokens: int = Field(96, ge=4)

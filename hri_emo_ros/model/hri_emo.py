@@ -15,13 +15,13 @@ Per utterance, with voice states A [F, d] and word states T [N, d] (projected to
    words' entries: at equal scores the modalities share the attention as g : 1 - g, however many frames
    or words there are. One logit per emotion comes from its query.
 5. With ``unimodal_path``: logits = c(g) z_a + c(1 - g) z_t + c(g) c(1 - g) q z_queries, where z_a, z_t
-   are the unimodal logits and c(x) = 9 (x - 1/2) + 1, held in [0, 1]. At g = 1/2 both answers count in
-   full (a product of experts, Hinton 2002), which is right for two that are each as sure as they should
-   be; the gate takes away from the one that is surer than it should be, all of it from g = 11/18 (or 7/18)
-   on. So a modality that is absent or judged worthless cannot hurt. The queries correct the sum of two:
-   in full in training (q = 1) and by half after it (q = 1/2). In full they would speak for the voice in
-   noise, where its answer fades and their correction does not; a bound that is there in training as well
-   only makes them grow until they have made up for it.
+   are the unimodal logits and c(x) = s (x - 1/2) + 1, held in [0, 1], with s = ``gate_slope``. At g = 1/2
+   both answers count in full (a product of experts, Hinton 2002), which is right for two that are each as
+   sure as they should be; the gate takes away from the one that is surer than it should be, all of it from
+   g = 1/2 + 1/s (or 1/2 - 1/s) on. So a modality that is absent or judged worthless cannot hurt. The
+   queries correct the sum of two: in full in training (q = 1) and by ``queries_count`` after it. In full they
+   would speak for the voice in noise, where its answer fades and their correction does not; a bound that is
+   there in training as well only makes them grow until they have made up for it.
    The answer's loss teaches beta only how it differs between channels; its mean learns from which
    modality knew the answer (`losses.gate_loss`) and nothing else. The answer's loss would hold it in
    the middle, where both count in full, and let babble answer for a voice.
@@ -40,11 +40,6 @@ from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.layers import AttentionBlock, masked_mean
 from hri_emo_ros.model.output import EncodedBatch
 
-SLOPE = 9.0
-"""Of c(x), step 5. With 9 instead of 4 the voice's weight falls in recorded noise by 0.3 instead of 0.2, and
-both together lose three points of macro F1 (models/README.md)."""
-_QUERIES_COUNT = 0.5
-"""q after training, step 5; chosen on validation among 0, 1/2 and 1."""
 _SNR_UNIT = 10.0
 """dB"""
 _SHARE_UNIT = 0.25
@@ -62,7 +57,7 @@ class UnimodalEvidence:
     """[B, L]"""
 
     def detached(self) -> UnimodalEvidence:
-        """The same without gradient: the gate's witnesses are not to be coached by the verdict."""
+        """The same without gradient: the fused answer's loss does not train the unimodal answers."""
         return UnimodalEvidence(self.audio_logits.detach(), self.text_logits.detach())
 
 
@@ -173,6 +168,7 @@ class HriEmoFusion(nn.Module):
     def __init__(self, audio_size: int, text_size: int, config: ModelConfig) -> None:
         super().__init__()
         self.unimodal_path = config.unimodal_path
+        self.slope, self.queries_count = config.gate_slope, config.queries_count
         self.project_audio = nn.Sequential(
             nn.LayerNorm(audio_size), nn.Linear(audio_size, config.d_model)
         )
@@ -232,16 +228,21 @@ class HriEmoFusion(nn.Module):
         )
         logits = self.decoder(memory, mask, bias)
         if self.unimodal_path:
-            room = _counted(g) * _counted(1 - g) * (1.0 if self.training else _QUERIES_COUNT)
+            count = 1.0 if self.training else self.queries_count
+            room = self._counted(g) * self._counted(1 - g) * count
             logits = self._experts(g, evidence) + room * logits
         # With nothing to judge by, the only honest answer is a uniform one.
         logits = logits * (audio_present | text_present)
         return logits, judged, torch.stack(looked).mean(0) if looked else None
 
-    @staticmethod
-    def _experts(g: Tensor, evidence: UnimodalEvidence) -> Tensor:
+    def _experts(self, g: Tensor, evidence: UnimodalEvidence) -> Tensor:
         """What the unimodal answers add up to under the gate [B, 1]: logits [B, L]."""
-        return _counted(g) * evidence.audio_logits + _counted(1 - g) * evidence.text_logits
+        voice, words = self._counted(g), self._counted(1 - g)
+        return voice * evidence.audio_logits + words * evidence.text_logits
+
+    def _counted(self, share: Tensor) -> Tensor:
+        """c(x): how much of a modality's answer counts where the gate gives it `share` of the trust."""
+        return (self.slope * (share - 0.5) + 1.0).clamp(0.0, 1.0)
 
 
 def normalised_entropy(logits: Tensor, multi_label: bool) -> Tensor:
@@ -254,11 +255,6 @@ def normalised_entropy(logits: Tensor, multi_label: bool) -> Tensor:
         return each.mean(-1, keepdim=True) / math.log(2)
     log_p = torch.log_softmax(logits, dim=-1)
     return -(log_p.exp() * log_p).sum(-1, keepdim=True) / math.log(logits.shape[-1])
-
-
-def _counted(share: Tensor) -> Tensor:
-    """How much of a modality's answer counts where the gate gives it `share` of the trust."""
-    return (SLOPE * (share - 0.5) + 1.0).clamp(0.0, 1.0)
 
 
 def _share(gate: Tensor, mask: Tensor) -> Tensor:
