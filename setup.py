@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Installs the package the way ROS wants it; names and executables are in setup.cfg.
 
 `colcon build` calls this. An environment of wheels is made by tools/setup instead.

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The values that travel through the pipeline, with or without ROS.
 
 Everything here is a plain dataclass of numpy arrays and numbers. Audio is always float32, mono,

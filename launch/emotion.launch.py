@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Starts speech_node, asr_node and emotion_node, configures and activates them.
 
     ros2 launch hri_emo_ros emotion.launch.py audio_topic:=/mic/audio asr:=whisper \

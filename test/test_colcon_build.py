@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A real `colcon build` of both packages, against the ROS 2 in the environment the tests run in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo evaluate --baseline`` and what was said before: what is drawn, counted and refused."""
 
 from __future__ import annotations

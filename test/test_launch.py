@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The launch file: its content under the real launch, its command lines everywhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The interfaces: importable with nothing sourced, documented field by field, equal to the core's types."""
 
 from __future__ import annotations

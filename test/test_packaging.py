@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The package as others see it: its manifest, its set-up script, what lands in the environment."""
 
 from __future__ import annotations
@@ -141,6 +142,52 @@ def test_every_requirement_is_pinned() -> None:
     files = ("ros.txt", "core.txt", "nodeps.txt", "dev.txt", "train.txt")
     for distribution, rest in pins(*files).items():
         assert re.match(r"==[\w.]+($|;)", rest), f"{distribution}{rest}"
+
+
+SPDX = "Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0"
+SOURCES = {
+    ".action",
+    ".cfg",
+    ".cmake",
+    ".html",
+    ".j2",
+    ".js",
+    ".msg",
+    ".py",
+    ".srv",
+    ".toml",
+    ".xml",
+    ".yaml",
+}
+# Data, generated files, and what makes neither of them; package.xml has its <license>.
+NO_SOURCES = {"build", "data", "demo", "install", "log", "models", "runs", "__pycache__"}
+
+
+def sources() -> list[Path]:
+    """The tree's source files: by ending or name, and every script."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [n for n in folders if n == ".ci" or not (n in NO_SOURCES or n[0] == ".")]
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.name == "package.xml" or path.is_symlink():
+                continue
+            known = path.suffix in SOURCES or path.name in ("CMakeLists.txt", "Makefile")
+            if known or path.read_bytes()[:2] == b"#!":
+                found.append(path)
+    return found
+
+
+def test_every_source_file_names_its_licence() -> None:
+    """In its first line, or below the line that has to be the first."""
+    paths = sources()
+    kinds = {name for path in paths for name in (path.suffix, path.name)}
+    assert {".py", ".msg", ".srv", ".action", ".yaml", "CMakeLists.txt", "setup"} <= kinds
+    without = []
+    for path in paths:
+        first, second = [*path.read_text().splitlines(), "", ""][:2]
+        if SPDX not in first and not (first.startswith(("#!", "<?xml")) and SPDX in second):
+            without.append(str(path.relative_to(ROOT)))
+    assert not without
 
 
 @pytest.mark.parametrize(("name", "target"), executables().items())

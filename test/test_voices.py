@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Who speaks, how that voice usually sounds, and what is kept of it."""
 
 from __future__ import annotations

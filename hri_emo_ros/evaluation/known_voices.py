@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What is known of a voice, its room and the conversation when a clip of a manifest is judged.
 
 Two ways: baselines made of other clips of the manifest, drawn at random (``evaluate --baseline``); or the file

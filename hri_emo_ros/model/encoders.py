@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One interface over speech and text encoders: a batch in, states and their mask out.
 
 Encoders come from transformers' Auto classes (WavLM, HuBERT, wav2vec 2.0 and their kin; BERT, RoBERTa

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A subscription that takes what the publishers offer: their type and their quality of service.
 
 Robots publish audio as several types, reliable or not, latched or not. A subscription of the wrong

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Joins speech and words and publishes the emotion of every utterance."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Watches emotion_state and the nodes' diagnostics and shows them in the terminal."""
 
 from __future__ import annotations

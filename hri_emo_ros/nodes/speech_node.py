@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Listens to a robot's audio topic and publishes what people say, utterance by utterance."""
 
 from __future__ import annotations
