@@ -51,7 +51,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
             os.path.join("share", "ament_index", "resource_index", "packages"),
             [f"resource/{PACKAGE}"],
         ),
-        (share, ["package.xml"]),
+        (share, ["package.xml", "LICENSE"]),
     ]
     wanted = {
         "launch": (".launch.py",),

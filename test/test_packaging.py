@@ -89,7 +89,11 @@ def test_manifests_are_valid_and_agree() -> None:
     for each in (package, messages):
         each.validate()
         assert each.version == hri_emo_ros.__version__
-        assert each.licenses == ["Apache-2.0"]
+        assert [author.name for author in each.authors] == ["hri_emo_ros contributors"]
+        for licence in each.licenses:
+            assert (Path(each.filename).parent / licence.file).is_file()
+    assert package.licenses == ["Apache-2.0", "CC-BY-NC-SA-4.0"]  # the code, the models
+    assert messages.licenses == ["Apache-2.0"]
     assert package.get_build_type() == "ament_python"
     assert messages.get_build_type() == "ament_cmake"
     assert [group.name for group in messages.member_of_groups] == ["rosidl_interface_packages"]
@@ -99,8 +103,9 @@ def test_manifests_are_valid_and_agree() -> None:
 
 def test_every_message_is_built() -> None:
     cmake = (ROOT / "hri_emo_msgs" / "CMakeLists.txt").read_text()
-    for path in (ROOT / "hri_emo_msgs" / "msg").glob("*.msg"):
-        assert f"msg/{path.name}" in cmake
+    for kind in ("msg", "srv", "action"):
+        for path in (ROOT / "hri_emo_msgs" / kind).iterdir():
+            assert f"{kind}/{path.name}" in cmake
 
 
 def test_what_the_package_imports_is_declared() -> None:
