@@ -80,7 +80,6 @@ class AsrNode(HriNode):
             {"hri_emo_msgs/msg/Speech": Speech},
             self._on_speech,
             qos.SPEECH,
-            before_publisher=True,
         )
 
     def close(self) -> None:

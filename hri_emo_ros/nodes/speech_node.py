@@ -91,7 +91,6 @@ class SpeechNode(HriNode):
             {"std_msgs/msg/Bool": Bool},
             self._on_robot_speaking,
             qos.EVENT,
-            before_publisher=True,
         )
         self._subscriptions_ = [self._audio, self._infos, robot]
         self._tell_muted()
