@@ -214,7 +214,7 @@ class EmotionEstimate:
     explanation: Explanation | None = None
     voice_statistics: FloatArray | None = None
     """[D], what the memory of the voice should learn (see `voices.baseline`); None without a voice and for
-    models that judge every voice as a stranger's."""
+    models that judge every voice as an unknown one."""
     baseline_weight: float = 0.0
     """[0, 1]: how much it should count there."""
 

@@ -29,7 +29,7 @@ COMPACT_TEXT_CONFIG: dict[str, Any] = {
     "max_position_embeddings": 128,
     "type_vocab_size": 1,
 }
-"""A BERT of 4.1 million parameters; as wide as MiniLM-L6, so that one can teach it."""
+"""A BERT of 4.1 million parameters; as wide as MiniLM-L6, so that it can be distilled from it."""
 
 
 class AudioEncoder(nn.Module):
