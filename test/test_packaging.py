@@ -144,7 +144,7 @@ def test_what_the_nodes_and_tools_import_is_pinned() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    files = ("ros.txt", "core.txt", "nodeps.txt", "dev.txt", "train.txt")
+    files = ("ros.txt", "core.txt", "nodeps.txt", "dev.txt", "train.txt", "docs.txt")
     for distribution, rest in pins(*files).items():
         assert re.match(r"==[\w.]+($|;)", rest), f"{distribution}{rest}"
 
@@ -193,6 +193,29 @@ def test_every_source_file_names_its_licence() -> None:
         if SPDX not in first and not (first.startswith(("#!", "<?xml")) and SPDX in second):
             without.append(str(path.relative_to(ROOT)))
     assert not without
+
+
+def pages() -> list[Path]:
+    """The Markdown pages for people."""
+    folders = (".", "docs", "models", "models/compact", "demo", "test/data", "hri_emo_ros/voices")
+    return [page for folder in folders for page in sorted((ROOT / folder).glob("*.md"))]
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    links = [
+        (page, link.partition("#")[0])
+        for page in pages()
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if not re.match(r"https?://|mailto:|#", link)
+    ]
+    assert len(links) > 20
+    assert not [(str(page), link) for page, link in links if not (page.parent / link).exists()]
+
+
+def test_the_site_has_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    wanted = {str(page.relative_to(ROOT)) for page in pages()}
+    assert set(re.findall(r": (\S+\.md)$", site, re.MULTILINE)) == wanted
 
 
 @pytest.mark.parametrize(("name", "target"), executables().items())
