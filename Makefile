@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 # Everything here is complete on its own: `make demo` and `make test` set up what they need first.
 
 # A sourced ROS workspace or another environment would be mixed into .venv.

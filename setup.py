@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Installs the package the way ROS wants it; names and executables are in setup.cfg.
 
 `colcon build` calls this. An environment of wheels is made by tools/setup instead.
@@ -50,7 +51,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
             os.path.join("share", "ament_index", "resource_index", "packages"),
             [f"resource/{PACKAGE}"],
         ),
-        (share, ["package.xml"]),
+        (share, ["package.xml", "LICENSE"]),
     ]
     wanted = {
         "launch": (".launch.py",),

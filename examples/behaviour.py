@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """ListenOnce as a leaf of a behaviour tree: tick() returns RUNNING, SUCCESS or FAILURE, and never blocks.
 
 The class has the life of a leaf of py_trees (initialise, update, terminate) and of BehaviorTree.CPP

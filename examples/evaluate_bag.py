@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What is heard in a recording and, with labels, how often it is right.
 
 python3 evaluate_bag.py BAG [LABELS.csv]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A planner that acts on final states and on a change of the conversation's tone.
 
 python3 planner.py --ros-args -r emotion_final:=/robot1/emotion_final

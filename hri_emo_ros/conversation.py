@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The tone of the last stretch of conversation, out of the final states: longer context than one utterance."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """`EmotionEngine`: speech and words in, an `EmotionEstimate` out.
 
 The one object that the nodes, the command-line tool and the evaluation all call, so that live and offline

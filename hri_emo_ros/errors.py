@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The one exception type whose message is meant for the person at the keyboard."""
 
 

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """From chunks of speech and transcripts to one final estimate per utterance.
 
 `UtteranceJoiner` is the only place that decides when an estimate is made. The emotion node drives

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What each message of hri_emo_msgs holds, as nested dicts of its fields: one mapping for everybody.
 
 The nodes fill rclpy's classes from these, the output bag of `hri-emo replay` those of rosbags, so that a

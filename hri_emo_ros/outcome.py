@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What comes out of the pipeline for one utterance."""
 
 from __future__ import annotations

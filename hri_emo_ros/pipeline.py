@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A recording through front end, recogniser and engine, without ROS: live equals offline.
 
 The nodes and this module drive the same objects; `UtteranceJoiner` lives in `hri_emo_ros.joiner`.

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the messages of ROS4HRI (hri_msgs 2.x, REP-155) hold for a voice; no ROS is imported here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The values that travel through the pipeline, with or without ROS.
 
 Everything here is a plain dataclass of numpy arrays and numbers. Audio is always float32, mono,
@@ -213,7 +214,7 @@ class EmotionEstimate:
     explanation: Explanation | None = None
     voice_statistics: FloatArray | None = None
     """[D], what the memory of the voice should learn (see `voices.baseline`); None without a voice and for
-    models that judge every voice as a stranger's."""
+    models that judge every voice as an unknown one."""
     baseline_weight: float = 0.0
     """[0, 1]: how much it should count there."""
 

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Starts speech_node, asr_node and emotion_node, configures and activates them.
 
     ros2 launch hri_emo_ros emotion.launch.py audio_topic:=/mic/audio asr:=whisper \
@@ -103,6 +104,12 @@ def generate_launch_description():
                 choices=BOOLEANS,
                 description="Configure and activate the nodes.",
             ),
+            DeclareLaunchArgument(
+                "respawn",
+                default_value="false",
+                choices=BOOLEANS,
+                description="Start a process that ended anew, after 2 s.",
+            ),
             OpaqueFunction(function=_start),
         ]
     )
@@ -124,15 +131,20 @@ def _start(context):
             if given[f"{name}_topic"] != name
         ],
         "ros_arguments": ["--log-level", given["log_level"]],
+        "respawn": given["respawn"] == "true",
+        "respawn_delay": 2.0,
     }
     autostart = given["autostart"] == "true"
+    arguments = ["--autostart"] if autostart else []
     if given["single_process"] == "true":
         # Three nodes, each with its own name: no `name` here, and the process starts them itself.
-        arguments = ["--autostart"] if autostart else []
         return [
             Node(executable=name, arguments=arguments, **common) for name in ("pipeline", *optional)
         ]
     nodes += optional
+    if autostart and common["respawn"]:
+        # Each starts itself: a request of launch's may still go to the process that has just ended.
+        return [Node(executable=name, name=name, arguments=arguments, **common) for name in nodes]
     lifecycle = {name: LifecycleNode(executable=name, name=name, **common) for name in nodes}
     if not autostart:
         return list(lifecycle.values())

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Corpora in exactly their official layout, with tones and made-up words in place of people."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Fields of the messages of hri_msgs that are used here (https://github.com/ros4hri/hri_msgs, BSD)."""
 
 from __future__ import annotations

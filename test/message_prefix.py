@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Message packages of other people, built into a prefix of their own for the tests that need them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """An engine that writes down what it is asked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Plays samples to a running graph in every way a robot may, and collects what comes out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Valence and arousal: positions of the emotions, from the bundle's configuration to the estimate."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Recognisers: Moonshine as it is shipped, Whisper with a tiny random network, and the filters."""
 
 from __future__ import annotations

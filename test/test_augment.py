@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Augmentation: what its names say, the same for the same seed, noise as loud as `hri-emo evaluate`'s."""
 
 from __future__ import annotations

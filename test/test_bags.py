@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Reading and making bags: every family and storage, and what is wrong with a bag in one sentence."""
 
 from __future__ import annotations

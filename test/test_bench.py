@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The bench measures what it says it does."""
 
 from __future__ import annotations

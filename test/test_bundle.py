@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A bundle is a folder that is all it takes; a broken one is explained in one sentence."""
 
 from __future__ import annotations

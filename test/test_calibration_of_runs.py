@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Temperatures that a run takes from its folds, and the figure that says what they are worth."""
 
 from __future__ import annotations

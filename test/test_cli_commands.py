@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The commands that need no ROS, as they are typed."""
 
 from __future__ import annotations

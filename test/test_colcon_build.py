@@ -1,12 +1,15 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A real `colcon build` of both packages, against the ROS 2 in the environment the tests run in."""
 
 from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,13 +133,21 @@ def test_executables_are_where_ros2_run_looks(built: Workspace) -> None:
     folder = built.installed("hri_emo_ros") / "lib" / "hri_emo_ros"
     assert {path.name for path in folder.iterdir()} == names
     assert all(os.access(path, os.X_OK) for path in folder.iterdir())
+    # Not that of colcon's environment, which `ros2 run` would start instead of the sourced ROS's.
+    assert {path.read_text().splitlines()[0] for path in folder.iterdir()} == {
+        "#!/usr/bin/env python3"
+    }
     assert os.access(built.installed("hri_emo_ros") / "bin" / "hri-emo", os.X_OK)
 
 
 def test_shared_files_are_installed(built: Workspace) -> None:
-    """Every launch file, configuration and file of a model in the repository, and the manifest."""
+    """Every licence, launch file, configuration and file of a model in the repository, and the manifest."""
     share = built.installed("hri_emo_ros") / "share" / "hri_emo_ros"
     assert (share / "package.xml").is_file()
+    for package in ("hri_emo_ros", "hri_emo_msgs"):
+        folder = built.installed(package) / "share" / package
+        for licence in re.findall(r'file="([^"]+)"', (folder / "package.xml").read_text()):
+            assert (folder / licence).is_file(), licence
     patterns = ("launch/*.launch.py", "config/**/*.yaml", "models/**/*")
     wanted = {
         path.relative_to(built.source)
@@ -175,3 +186,18 @@ def test_build_inside_the_repository_finds_both(built: Workspace) -> None:
     assert done.returncode == 0, done.stdout[-4000:]
     for package in ("hri_emo_msgs", "hri_emo_ros"):
         assert f"Finished <<< {package}" in done.stdout
+
+
+def test_colcon_test_runs_pytest_for_both(built: Workspace) -> None:
+    done = built.colcon(
+        "colcon test --base-paths src src/*/hri_emo_msgs --pytest-args", "test/test_affect.py"
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    for package in ("hri_emo_msgs", "hri_emo_ros"):
+        (report,) = (built.root / "build" / package).rglob("pytest*.xml")
+        suites = list(ET.parse(report).getroot().iter("testsuite"))
+        ran = sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
+        assert ran > 3, package
+        assert not any(
+            int(suite.get(kind, 0)) for suite in suites for kind in ("errors", "failures")
+        )

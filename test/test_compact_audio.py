@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The compact voice encoder: what must hold whatever its weights are."""
 
 from pathlib import Path

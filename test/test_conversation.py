@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The tone of a conversation: what counts, when it changes, when nothing is claimed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The tone of a conversation over recordings of known course, through the whole pipeline and the shipped model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Each corpus plug-in reads its official layout, and nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a planner, a behaviour tree or a screen finds beside emotion_state, over real DDS."""
 
 from __future__ import annotations

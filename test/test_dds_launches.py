@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Starting and ending real nodes: nothing left behind, no network, clear refusals."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Real nodes as processes, real DDS: whatever the audio looks like, the same states come out."""
 
 from __future__ import annotations

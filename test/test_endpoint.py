@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """When an utterance is recognised: at each endpoint and at its end, and nothing twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The engine: one call from speech and words to an estimate, and to abstaining."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo evaluate``: figures, and everything that could not be scored is named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo evaluate --baseline`` and what was said before: what is drawn, counted and refused."""
 
 from __future__ import annotations
@@ -83,16 +84,16 @@ def test_figures_of_every_baseline_stand_side_by_side_and_the_first_is_on_top(
 def test_an_estimate_with_a_baseline_is_the_engines_with_what_was_heard(bundle, manifest):
     engine = EmotionEngine(bundle, threads=1)
     found = read_rows(manifest, "audio")
-    (strangers, _), (scored, _) = estimate_known(engine, found, [Knowledge(), Knowledge(None)])
+    (unknown, _), (scored, _) = estimate_known(engine, found, [Knowledge(), Knowledge(None)])
     own = [k for k, row in enumerate(scored.rows) if row.speaker == "ann"]
-    heard = [strangers.estimates[k].voice_statistics for k in own[1:]]
+    heard = [unknown.estimates[k].voice_statistics for k in own[1:]]
     from hri_emo_ros.data.clips import decode
     from hri_emo_ros.data.heard import heard_of
 
     alone = engine.estimate(decode(scored.rows[own[0]].path), voice=heard_of(np.stack(heard)))
     first = scored.estimates[own[0]]
     np.testing.assert_allclose(first.probabilities, alone.probabilities, atol=1e-4)
-    assert np.abs(first.probabilities - strangers.estimates[own[0]].probabilities).max() > 1e-4
+    assert np.abs(first.probabilities - unknown.estimates[own[0]].probabilities).max() > 1e-4
 
 
 def test_noise_is_swept_with_what_is_known(bundle, manifest, tmp_path):
@@ -131,7 +132,7 @@ def test_a_manifest_without_speakers_and_a_bundle_without_baselines_are_refused(
         capsys.readouterr().err.split()
     )
     assert main([*arguments, str(manifest), "--bundle", str(tiny_bundle)]) == 2
-    assert "judges every voice as a stranger's" in " ".join(capsys.readouterr().err.split())
+    assert "judges every voice as an unknown one" in " ".join(capsys.readouterr().err.split())
 
 
 def test_all_means_all_other_clips():

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Explanations point at what matters, and the picture gets drawn."""
 
 from __future__ import annotations

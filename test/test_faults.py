@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The table of faults is what the tests say."""
 
 from __future__ import annotations

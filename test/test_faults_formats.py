@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Formats as robots' drivers spell and send them, through the real nodes over DDS and the real commands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """With mgonzs13's audio_common_msgs installed in place of ros-drivers': what plays audio plays that family."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Recordings as killed recorders, other versions and other tools leave them, through `hri-emo replay`."""
 
 from __future__ import annotations

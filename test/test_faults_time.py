@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Stamps that jump, stall, come in bursts or contradict the format: through the nodes and through replay."""
 
 from __future__ import annotations

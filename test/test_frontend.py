@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Messages in, chunks of speech out: formats, time, breaks, the robot's own voice."""
 
 from __future__ import annotations

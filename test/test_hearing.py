@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """`hri-emo vad` with the real detector, clips and command line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Joining speech and words: one final outcome per utterance, in order, whatever arrives when."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Training against how a voice usually sounds: what is drawn, what is measured, and that figures say what was known."""
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The launch file: its content under the real launch, its command lines everywhere."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from ros_playing import DATA
 
@@ -25,7 +28,7 @@ LAUNCH_FILE = ROOT / "launch" / "emotion.launch.py"
 ARGUMENTS = {
     "namespace", "params_file", "audio_topic", "audio_info_topic", "robot_speaking_topic",
     "transcript_topic", "model", "device", "asr", "whisper_model", "single_process",
-    "use_sim_time", "log_level", "ros4hri", "autostart",
+    "use_sim_time", "log_level", "ros4hri", "autostart", "respawn",
 }  # fmt: skip
 
 
@@ -141,6 +144,103 @@ def test_arguments_choose_the_nodes() -> None:
     assert [type(e) for e in single] == [Node]
     assert [type(e) for e in _entities(single_process="true", ros4hri="true")] == [Node, Node]
     assert all(isinstance(e, LifecycleNode) for e in _entities(autostart="false"))
+
+
+def test_nodes_that_are_to_be_respawned_start_themselves() -> None:
+    from launch_ros.actions import LifecycleNode, Node
+
+    respawned = _entities(respawn="true")
+    assert [type(e) for e in respawned] == [Node] * 3
+    assert all("--autostart" in _words(e) for e in respawned)
+    by_hand = _entities(respawn="true", autostart="false")
+    assert [type(e) for e in by_hand] == [LifecycleNode] * 3
+    assert not any("--autostart" in _words(e) for e in by_hand)
+
+
+def _words(node: Any) -> list[str]:
+    """The literal words of its command line."""
+    return [part.text for word in node.cmd for part in word if hasattr(part, "text")]
+
+
+LARGER = """
+import sys
+
+from launch import LaunchDescription, LaunchService
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace
+
+
+def emotion(**arguments):
+    source = PythonLaunchDescriptionSource(sys.argv[1])
+    common = {"model": sys.argv[2], "asr": "none", "log_level": "warn"}
+    return IncludeLaunchDescription(source, launch_arguments={**common, **arguments}.items())
+
+
+service = LaunchService(argv=[])
+service.include_launch_description(
+    LaunchDescription(
+        [
+            GroupAction([PushRosNamespace("robot/head"), emotion(audio_topic="/mic")]),
+            emotion(namespace="right", single_process="true"),
+            emotion(namespace="left", respawn="true"),
+        ]
+    )
+)
+sys.exit(service.run())
+"""
+
+
+@pytest.mark.ros
+def test_it_composes_into_a_larger_launch(
+    ros_domain: int, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Three times in one launch file, each in its namespace and started in its own way."""
+    pytest.importorskip("launch_ros")
+    program, output = tmp_path / "larger.py", tmp_path / "output.txt"
+    program.write_text(LARGER, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(ros_domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": str(tmp_path / "log"),
+    }
+    with output.open("w") as file:
+        launched = subprocess.Popen(
+            [sys.executable, program, LAUNCH_FILE, tiny_bundle],
+            env=environment,
+            cwd=tmp_path,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with Graph(nodes=(), domain_id=ros_domain) as graph:
+            for space in ("robot/head", "right", "left"):
+                for node in ("speech_node", "emotion_node"):
+                    assert _becomes_active(graph, f"/{space}/{node}"), output.read_text()
+            topics = {name for name, _ in graph.node.get_topic_names_and_types()}
+            assert {"/mic", "/right/audio", "/left/audio", "/robot/head/audio_info"} <= topics
+            assert "/audio" not in topics
+        launched.send_signal(signal.SIGINT)
+        assert launched.wait(30.0) == 0
+    finally:
+        if launched.poll() is None:
+            launched.kill()
+            launched.wait()
+
+
+def _becomes_active(graph: Graph, node: str) -> bool:
+    client = graph.node.create_client(GetState, f"{node}/get_state")
+    futures = [client.call_async(GetState.Request())] if client.wait_for_service(60.0) else []
+
+    def active() -> bool:
+        if futures and futures[-1].done():
+            if futures[-1].result().current_state.label == "active":
+                return True
+            futures.append(client.call_async(GetState.Request()))
+        return False
+
+    return graph.spin_until(active, 60.0)
 
 
 def _executable(name: str) -> list[str]:

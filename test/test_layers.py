@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Arrows go down only: which package may import which, and no module imports itself in a circle."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Foxglove's and PlotJuggler's layouts show fields that exist, of topics that are published."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The figures of merit, against sklearn and against cases worked out by hand."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Calibration: fitted on one split, better on another."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Encoders: loading, freezing, and states that do not depend on the padding."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The four heads: one interface, exact masks, honest behaviour without a modality."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Modality weights tell what removal does; losses give the gate something to learn."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The ROS layer's parts one by one: conversions, audio messages, the worker's queue."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Background noise for bags and sweeps: its level, its spectrum, and that a seed repeats it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The high-pass that takes off a constant offset."""
 
 from __future__ import annotations

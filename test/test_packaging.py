@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The package as others see it: its manifest, its set-up script, what lands in the environment."""
 
 from __future__ import annotations
@@ -88,7 +89,11 @@ def test_manifests_are_valid_and_agree() -> None:
     for each in (package, messages):
         each.validate()
         assert each.version == hri_emo_ros.__version__
-        assert each.licenses == ["Apache-2.0"]
+        assert [author.name for author in each.authors] == ["hri_emo_ros contributors"]
+        for licence in each.licenses:
+            assert (Path(each.filename).parent / licence.file).is_file()
+    assert package.licenses == ["Apache-2.0", "CC-BY-NC-SA-4.0"]  # the code, the models
+    assert messages.licenses == ["Apache-2.0"]
     assert package.get_build_type() == "ament_python"
     assert messages.get_build_type() == "ament_cmake"
     assert [group.name for group in messages.member_of_groups] == ["rosidl_interface_packages"]
@@ -98,8 +103,9 @@ def test_manifests_are_valid_and_agree() -> None:
 
 def test_every_message_is_built() -> None:
     cmake = (ROOT / "hri_emo_msgs" / "CMakeLists.txt").read_text()
-    for path in (ROOT / "hri_emo_msgs" / "msg").glob("*.msg"):
-        assert f"msg/{path.name}" in cmake
+    for kind in ("msg", "srv", "action"):
+        for path in (ROOT / "hri_emo_msgs" / kind).iterdir():
+            assert f"{kind}/{path.name}" in cmake
 
 
 def test_what_the_package_imports_is_declared() -> None:
@@ -138,9 +144,78 @@ def test_what_the_nodes_and_tools_import_is_pinned() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    files = ("ros.txt", "core.txt", "nodeps.txt", "dev.txt", "train.txt")
+    files = ("ros.txt", "core.txt", "nodeps.txt", "dev.txt", "train.txt", "docs.txt")
     for distribution, rest in pins(*files).items():
         assert re.match(r"==[\w.]+($|;)", rest), f"{distribution}{rest}"
+
+
+SPDX = "Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0"
+SOURCES = {
+    ".action",
+    ".cfg",
+    ".cmake",
+    ".html",
+    ".j2",
+    ".js",
+    ".msg",
+    ".py",
+    ".srv",
+    ".toml",
+    ".xml",
+    ".yaml",
+}
+# Data, generated files, and what makes neither of them; package.xml has its <license>.
+NO_SOURCES = {"build", "data", "demo", "install", "log", "models", "runs", "__pycache__"}
+
+
+def sources() -> list[Path]:
+    """The tree's source files: by ending or name, and every script."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [n for n in folders if n == ".ci" or not (n in NO_SOURCES or n[0] == ".")]
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.name == "package.xml" or path.is_symlink():
+                continue
+            known = path.suffix in SOURCES or path.name in ("CMakeLists.txt", "Makefile")
+            if known or path.read_bytes()[:2] == b"#!":
+                found.append(path)
+    return found
+
+
+def test_every_source_file_names_its_licence() -> None:
+    """In its first line, or below the line that has to be the first."""
+    paths = sources()
+    kinds = {name for path in paths for name in (path.suffix, path.name)}
+    assert {".py", ".msg", ".srv", ".action", ".yaml", "CMakeLists.txt", "setup"} <= kinds
+    without = []
+    for path in paths:
+        first, second = [*path.read_text().splitlines(), "", ""][:2]
+        if SPDX not in first and not (first.startswith(("#!", "<?xml")) and SPDX in second):
+            without.append(str(path.relative_to(ROOT)))
+    assert not without
+
+
+def pages() -> list[Path]:
+    """The Markdown pages for people."""
+    folders = (".", "docs", "models", "models/compact", "demo", "test/data", "hri_emo_ros/voices")
+    return [page for folder in folders for page in sorted((ROOT / folder).glob("*.md"))]
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    links = [
+        (page, link.partition("#")[0])
+        for page in pages()
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+        if not re.match(r"https?://|mailto:|#", link)
+    ]
+    assert len(links) > 20
+    assert not [(str(page), link) for page, link in links if not (page.parent / link).exists()]
+
+
+def test_the_site_has_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    wanted = {str(page.relative_to(ROOT)) for page in pages()}
+    assert set(re.findall(r": (\S+\.md)$", site, re.MULTILINE)) == wanted
 
 
 @pytest.mark.parametrize(("name", "target"), executables().items())

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Constructed pairs: labels, what ruining does to the target, and that they are called constructed."""
 
 from __future__ import annotations

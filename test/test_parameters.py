@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One declaration of every parameter: file, tables and checks agree with it."""
 
 from __future__ import annotations

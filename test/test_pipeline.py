@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The whole pipeline over a recording, without ROS: what the nodes would publish, in their order."""
 
 from __future__ import annotations

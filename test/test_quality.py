@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Signal-to-noise ratio and its companions, on real speech in noise of known level."""
 
 from __future__ import annotations

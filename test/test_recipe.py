@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A training file: stages, overrides, and errors that name the key and what is allowed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Replaying recordings: what is heard, how it is matched and scored, what is left behind."""
 
 from __future__ import annotations

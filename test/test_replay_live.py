@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The same recording offline and through the real nodes over DDS: nothing may differ."""
 
 from __future__ import annotations

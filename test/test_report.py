@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The report is one file that fetches nothing, and its drawings hold what they should."""
 
 from __future__ import annotations

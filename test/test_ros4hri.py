@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a voice's messages of ROS4HRI hold, and the bridge that publishes them beside a built hri_msgs."""
 
 from __future__ import annotations

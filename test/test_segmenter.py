@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The state machine that cuts utterances.
 
 Most tests drive it with a detector for which a sample's value is the probability of speech: the

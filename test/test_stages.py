@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Stages of a training file in a row: what they hand on, where they lie, what resuming leaves alone."""
 
 from __future__ import annotations

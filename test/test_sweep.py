@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Disturbances do to the sound what they say, and a sweep tables what that costs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """docs/topics.md: every topic is there, and every message on it has the fields that are published."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Training end to end on made-up corpora in official layouts."""
 
 from __future__ import annotations

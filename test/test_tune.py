@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Tuning keeps speakers apart and writes a file that the nodes take."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A voice is judged against how it usually sounds, and words by what was said before."""
 
 from __future__ import annotations

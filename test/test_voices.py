@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Who speaks, how that voice usually sounds, and what is kept of it."""
 
 from __future__ import annotations
@@ -505,13 +506,13 @@ def test_every_estimate_says_whose_it_is_and_rests_on_what_was_heard_before() ->
     assert [e.voice_id for e in heard] == ["v1"] * 3
     assert [e.voice_utterances for e in heard] == [0, 1, 2]
     assert [own for own, _ in room.engine.heard] == pytest.approx([0.0, 1.0, 2.0], rel=0.05)
-    stranger = room.hear(clips_of("12")[0]).estimate
-    assert (stranger.voice_id, stranger.voice_utterances) == ("", 0)
+    unknown = room.hear(clips_of("12")[0]).estimate
+    assert (unknown.voice_id, unknown.voice_utterances) == ("", 0)
     own, others = room.engine.heard[-1]
     assert own == 0.0 and others == pytest.approx(3.0, rel=0.05), "the room is known all the same"
 
 
-def test_provisional_states_tell_the_voice_and_teach_nothing() -> None:
+def test_provisional_states_tell_the_voice_and_change_nothing() -> None:
     room = Room()
     jfk = clips_of("jfk")
     room.hear(jfk[0])

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Networks of the real kinds with tiny random encoders, made in a moment, for any test."""
 
 from __future__ import annotations

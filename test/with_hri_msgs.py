@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The bridge to ROS4HRI beside real hri_msgs; run by test_ros4hri.py, which builds them first."""
 
 from __future__ import annotations

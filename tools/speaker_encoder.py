@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Make hri_emo_ros/voices/ge2e.onnx out of the wheel of Resemblyzer 0.1.4. It was done once.
 
 usage: python tools/speaker_encoder.py Resemblyzer-0.1.4-py3-none-any.whl OUT.onnx

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Fit hri_emo_ros/voices/speaker_space.safetensors. It was done once.
 
 usage: python tools/speaker_space.py OUT.safetensors DATA [--without CORPUS]

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 # Included at the end of project() through CMAKE_PROJECT_INCLUDE when tools/setup builds messages against
 # ROS 2 wheels. A build in a ROS workspace does without.
 

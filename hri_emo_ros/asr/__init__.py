@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Recognisers: an utterance in, its words out. No ROS, no torch."""
 
 from __future__ import annotations

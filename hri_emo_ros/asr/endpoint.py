@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """When an utterance is recognised: as soon as speech seems to end, and once its end is certain.
 
 Recognition does not wait for the pause that ends an utterance. It starts at each endpoint (a chunk marked so);

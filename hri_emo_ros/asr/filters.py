@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Words that recognisers invent, and how they are kept out.
 
 Recognisers are trained to write something: on silence and noise they write what training material

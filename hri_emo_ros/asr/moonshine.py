@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Moonshine (N. Jeffries et al., "Moonshine: Speech Recognition for Live Transcription and Voice
 Commands", 2024, arXiv:2410.15608), English, through onnxruntime.
 

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Whisper (A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022)
 through faster-whisper (CTranslate2), on CPU or GPU."""
 

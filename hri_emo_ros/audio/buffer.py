@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Samples of a stream by their index in it."""
 
 from __future__ import annotations

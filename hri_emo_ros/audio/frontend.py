@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """From messages of audio to chunks of speech: decoding, resampling, offset, segmentation, time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The microphone's signal as it arrives: its level, what is wrong with it, and the mix of its channels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the audio messages of robots hold, whether they come over DDS or out of a bag.
 
 Two packages are called audio_common_msgs: ros-drivers' (AudioData is ``uint8[] data``; AudioDataStamped;

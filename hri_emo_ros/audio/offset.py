@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Removes a constant offset (DC), which cheap microphones and sound cards add to everything.
 
 Level, signal-to-noise ratio and voice detector would take it for sound: under speech of -20 dBFS an

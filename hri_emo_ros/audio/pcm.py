@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Bytes of uncompressed audio to float samples."""
 
 from __future__ import annotations

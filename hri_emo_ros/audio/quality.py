@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Signal-to-noise ratio, level, clipping and speech share of an utterance, frame by frame.
 
 SNR is the mean power of the frames that hold speech, less the noise's, over the mean power of the

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Streaming conversion of any sample rate to 16 kHz."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Cuts a stream of samples into utterances and releases them in chunks while they are spoken.
 
 Everything is decided per frame of 512 samples and counted in samples, so the result does not depend

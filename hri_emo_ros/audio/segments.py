@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the segmenter is told and what it gives out."""
 
 from __future__ import annotations

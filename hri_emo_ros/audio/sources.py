@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Files and microphones as blocks of 16-bit PCM: what `audio_player` and `hri-emo listen` hear."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The sensor's time of every sample of a stream, and what its stamps tell of losses and of the rate.
 
 Samples are counted; a message's *deviation* is how much later it is stamped than the samples counted since

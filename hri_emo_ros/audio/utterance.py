@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One utterance put together again from its chunks; the same code in every node and offline."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Silero voice activity detection, frame by frame.
 
 The network in ``silero_vad.onnx`` beside this file is the maker's ``silero_vad_16k_sequence.onnx`` of

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The header of a WAV file, found in a stream of messages or in a file whose length nobody filled in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """How the C library hands out memory to a training process."""
 
 from __future__ import annotations

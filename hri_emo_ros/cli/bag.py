@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo bag make``: a labelled rosbag from clips."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo bench``: latency of the running nodes; speed, cost and memory of a replay."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo demo``: the demo recording through the real nodes, live table and picture."""
 
 from __future__ import annotations

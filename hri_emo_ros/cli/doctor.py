@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo doctor``: whether the nodes would start here, and with what."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One real training step of a recipe with random encoders of the real size.
 
 Proves that a large recipe runs end to end on this machine, and what it costs, without a download: the

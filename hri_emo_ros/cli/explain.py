@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo explain``: draw which words and moments spoke for each emotion."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo file``: the emotion of audio files, by the same pipeline as on the robot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo``: finds the command's module and runs it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo replay``: a rosbag through the pipeline, and how well it did."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo sweep``: metrics and weights of a recording against noise, gain, rate, codec, word errors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo tune``: search the YAML's parameters on labelled recordings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo vad``: which speech is heard and which noise is taken for speech, by level and threshold."""
 
 from __future__ import annotations

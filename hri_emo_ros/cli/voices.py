@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo voices --manifest FILE.csv``: how well voices are told apart."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a microphone, a gain and a line may do to a clip, and how many answers change with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What is found out about clips once and kept from run to run: lengths, noise, what a recogniser makes of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Clips: their samples, the level of their speech, and where in each somebody speaks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a corpus is: items with labels, speakers and where they come from.
 
 A corpus plug-in is one module in `hri_emo_ros.data.corpora` with one subclass of `Corpus`; it

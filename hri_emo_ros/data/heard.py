@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Which other clips stand for what was heard of a voice and its room, in training and in evaluation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The words that corpora and people use for emotions, and the project's label for each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The CSV in which clips and texts are listed: the same for evaluation, training and recordings made of clips."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Figures of merit for emotion recognition, as the field reports them.
 
 Targets and predictions are integer class indices [n] into one label order; probabilities are

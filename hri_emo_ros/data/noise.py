@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Endless background noise, from files or made up, the same for the same seed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Sounds of people and things that are no speech, made out of speech, noise and tones.
 
 Recorded laughter, coughs and breaths with a licence to train on are rare. What tells them from speech can be

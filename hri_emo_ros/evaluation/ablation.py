@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Where the loss comes from: words or boundaries, voice or words, and which of them leads.
 
 Every label that names an emotion is answered under eight conditions: with its true boundaries or with

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A bag as the pipeline's input, and what the report shows of the sound."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """rosbag2 writing: the container settings that every bag of this package shares."""
 
 from __future__ import annotations

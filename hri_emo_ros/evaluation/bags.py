@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Audio out of rosbag2, with no ROS: which topic, in which format, message by message."""
 
 from __future__ import annotations

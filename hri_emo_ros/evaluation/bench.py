@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo bench``: how fast a replay runs, what each stage costs, and that memory stays flat."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The live part of ``hri-emo bench``: how long after speech the states stand, and what the nodes cost.
 
 A recording is played at real time to the real nodes, separate processes over DDS. Beside it, alternating, runs a

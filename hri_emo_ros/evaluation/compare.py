@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo compare``: two runs on the same labels, paired."""
 
 from __future__ import annotations

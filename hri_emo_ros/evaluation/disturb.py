@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a microphone, a room, a line or a recogniser may do to a recording."""
 
 from __future__ import annotations

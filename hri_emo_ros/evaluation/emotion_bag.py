@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The output bag of a replay: what the nodes publish, as they publish it."""
 
 from __future__ import annotations

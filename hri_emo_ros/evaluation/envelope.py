@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The outline of a waveform, in memory that does not grow with the recording."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo evaluate``: a bundle's figures on a manifest of clips and texts.
 
 The answer is the plain arg max over all of the model's labels, also on a corpus that lacks some of

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What ``hri-emo evaluate`` prints and draws."""
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def print_result(result: dict[str, Any], console: Console) -> None:
                       f"{entry['ua']:.3f}  95 % [{low:.3f}, {high:.3f}]  ECE {entry['ece']:.3f}  on average "
                       f"{entry['voice_count']:.1f} and {entry['room_count']:.1f}", highlight=False)  # fmt: skip
     if result.get("without_speaker"):
-        console.print(f"{len(result['without_speaker'])} clips name no speaker: they are judged as a "
-                      "stranger's and are in nobody's baseline", highlight=False)  # fmt: skip
+        console.print(f"{len(result['without_speaker'])} clips name no speaker: they are judged as unknown "
+                      "voices and are in nobody's baseline", highlight=False)  # fmt: skip
     if "in_order" in result:
         told = result["in_order"]
         console.print(f"  in the file's order: {told['voices']} voices were told apart, "

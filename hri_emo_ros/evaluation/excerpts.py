@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Stretches of a recording as the pipeline hears them: 16 kHz mono, cut by time."""
 
 from __future__ import annotations

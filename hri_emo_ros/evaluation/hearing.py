@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo vad``: which clips the front end finds as one utterance, which it never hears, and how often
 it takes noise for speech, at several levels and thresholds."""
 

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What is known of a voice, its room and the conversation when a clip of a manifest is judged.
 
 Two ways: baselines made of other clips of the manifest, drawn at random (``evaluate --baseline``); or the file
@@ -109,7 +110,7 @@ def check(wanted: Sequence[Knowledge], rows: Sequence[Row], config: ModelConfig)
     if config.baseline is None or not config.uses_audio:
         raise HriEmoError(
             "--baseline asks for what is known of a voice, but the bundle was trained without and judges "
-            "every voice as a stranger's: leave --baseline and --room out"
+            "every voice as an unknown one: leave --baseline and --room out"
         )
     if not any(row.speaker for row in rows if row.path is not None):
         raise HriEmoError(
@@ -126,7 +127,7 @@ def with_baselines(
 ) -> list[EngineInput]:
     """The inputs with what was heard of their voice and room, drawn from the others.
 
-    A clip without a speaker, or in which no voice was found, is judged as a stranger's and is in nobody's
+    A clip without a speaker, or in which no voice was found, is judged as an unknown one and is in nobody's
     baseline.
 
     Args:

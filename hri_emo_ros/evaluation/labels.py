@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a person says about a recording: who spoke when, with which emotion and which words."""
 
 from __future__ import annotations

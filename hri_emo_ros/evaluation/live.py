@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A recording through the real nodes, over DDS: ``hri-emo replay --live``.
 
 The nodes run as processes with use_sim_time; the bag's audio is published with its own stamps, /clock

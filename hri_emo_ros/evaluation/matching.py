@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Which heard utterance answers which label, and how well the speech was cut."""
 
 from __future__ import annotations

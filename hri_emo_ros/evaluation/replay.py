@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A recording through the very pipeline that runs on the robot, with no ROS running."""
 
 from __future__ import annotations

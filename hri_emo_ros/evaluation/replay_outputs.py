@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What ``hri-emo replay`` leaves behind: bag, page, JSON, and a few lines in the terminal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The page and the JSON of a replay."""
 
 from __future__ import annotations

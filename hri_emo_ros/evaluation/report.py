@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One HTML file that holds everything: figures, sortable tables, text; nothing is fetched.
 
 `write_page` renders any page out of sections; `model_sections` gives what every evaluation of a model

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Message definitions for reading and writing bags without ROS.
 
 Two packages are called ``audio_common_msgs``, and their AudioData and AudioInfo differ:

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Comparing training runs: a table and a plot out of their metrics.json files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Whatever can still be read of a bag whose storage file is cut short or was never closed.
 
 Readers start from the index at the end of a file; a recorder that was killed never wrote it. Here the

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The figures of a run: how often the emotion was right, words, time, calibration, abstentions."""
 
 from __future__ import annotations

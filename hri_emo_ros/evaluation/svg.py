@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Small plots as inline SVG: no script, no font to load, told apart without colour."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The whole recording drawn along its time, to scroll through."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo tune``: the YAML's parameters, searched on labelled recordings.
 
 Speakers are divided before anything is tried: the search sees the labels of one part only, and what it

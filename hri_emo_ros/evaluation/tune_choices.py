@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Which parameters a search may change, and within which ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the system made of a recording, utterance by utterance, in the recording's own time."""
 
 from __future__ import annotations

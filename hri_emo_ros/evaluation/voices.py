@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo voices``: how well the voices of a stream are told apart.
 
 Bags of interleaved speakers of one corpus, drawn at random with whatever emotions they have, go through

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A voice's states relative to how that voice usually sounds.
 
 What an encoder says of an utterance is mostly who speaks, into which microphone and in which room. Less the

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a network takes: utterances of any length, side by side, with everything absent marked."""
 
 from __future__ import annotations

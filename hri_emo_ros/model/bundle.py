@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A model as a folder: config.json, safetensors of its parts, tokenizer.json, README.md.
 
 An encoder is a file of its own, so that models which share one differ in the other files only.

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Turning logits into probabilities that can be believed, and thresholds on them.
 
 Temperature scaling (Guo et al. 2017): logits are divided by one temperature (single-label) or one per

@@ -1,5 +1,4 @@
-# Copyright 2026 hri_emo_ros contributors
-# SPDX-License-Identifier: Apache-2.0
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A compact voice encoder in the shape of Whisper's first layers: waveform -> log-mel -> states at 25 Hz.
 
 Two convolutions and a few Transformer layers over mel frames (Radford et al. 2022, arXiv:2212.04356),

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a network is made of, as validated data: one YAML section in training, JSON in a bundle."""
 
 from __future__ import annotations

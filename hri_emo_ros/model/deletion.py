@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Does the explanation explain? Remove what it points at and see whether the answer changes more than
 it does when as much is removed elsewhere (Samek et al. 2017; DeYoung et al. 2020's comprehensiveness)."""
 

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One interface over speech and text encoders: a batch in, states and their mask out.
 
 Encoders come from transformers' Auto classes (WavLM, HuBERT, wav2vec 2.0 and their kin; BERT, RoBERTa
@@ -28,7 +29,7 @@ COMPACT_TEXT_CONFIG: dict[str, Any] = {
     "max_position_embeddings": 128,
     "type_vocab_size": 1,
 }
-"""A BERT of 4.1 million parameters; as wide as MiniLM-L6, so that one can teach it."""
+"""A BERT of 4.1 million parameters; as wide as MiniLM-L6, so that it can be distilled from it."""
 
 
 class AudioEncoder(nn.Module):

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Which moment and which word spoke for each emotion, and which moments go with which words.
 
 Attribution is by integrated gradients (Sundararajan et al. 2017) of the emotion's score s_e, its logit

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Draws an explanation for people who have not read the paper."""
 
 from __future__ import annotations

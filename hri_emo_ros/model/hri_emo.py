@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """HRI-EMO: cross-modal states, a reliability gate, and one query per emotion.
 
 Per utterance, with voice states A [F, d] and word states T [N, d] (projected to one width):

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Late fusion: one vector from each modality, concatenated, into an MLP."""
 
 from __future__ import annotations

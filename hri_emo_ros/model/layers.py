@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Attention and pooling that respect masks exactly.
 
 Masks are boolean, [batch, length], true where a position is real. A row without any real position

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What training minimises: the answer, each modality's own answer, and the gate's judgement."""
 
 from __future__ import annotations

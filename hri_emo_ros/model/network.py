@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """`EmotionModel`: encoders and one of the four heads behind one forward pass."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Pretrained encoders that install from a package index, by a short name in a recipe."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Text -> subword ids with the words they belong to, through the `tokenizers` library."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Evidence from one modality alone: the audio-only and text-only heads, and the gate's witnesses."""
 
 from __future__ import annotations

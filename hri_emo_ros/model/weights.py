@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """How much the voice and the words decided: weights that say what removal would do.
 
 The definition. Let l_e be the network's score of emotion e (log-probability for single-label models,

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A voice encoder out of the first layers of a pretrained Whisper, whole and as they are.
 
 Whisper's lower layers hold how something is said as well as what: a linear classifier on the first to third

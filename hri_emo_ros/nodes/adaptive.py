@@ -1,8 +1,9 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A subscription that takes what the publishers offer: their type and their quality of service.
 
 Robots publish audio as several types, reliable or not, latched or not. A subscription of the wrong
 type or with a stricter quality of service would stay silent without a word, so this one asks the
-graph first, follows changes, and can say what it sees.
+graph, follows changes, and can say what it sees.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -20,15 +22,14 @@ SEARCH_PERIOD = 0.1
 
 
 class AdaptiveSubscription:
-    """Subscribes to `topic` as soon as a publisher of a known type is there.
+    """Subscribes to `topic`, of the preferred type until a publisher of another known type is there.
 
     Args:
-        types: ROS type name ("std_msgs/msg/Bool") -> message class, the preferred one first.
+        types: ROS type name ("std_msgs/msg/Bool") -> message class, the preferred one first; with
+            none there is no subscription.
         callback: takes a message; called by the node's executor.
         qos: depth, and the reliability and durability to ask for where the publishers offer them;
             weaker offers are taken as they are.
-        before_publisher: subscribe with `qos` before any publisher is seen (only with one type):
-            the first message is not missed then.
     """
 
     def __init__(
@@ -38,7 +39,6 @@ class AdaptiveSubscription:
         types: Mapping[str, type],
         callback: Callable[[Any], None],
         qos: QoSProfile,
-        before_publisher: bool = False,
     ) -> None:
         self._node, self._types, self._callback, self._wanted = node, dict(types), callback, qos
         self._topic = topic
@@ -46,18 +46,16 @@ class AdaptiveSubscription:
         """Fully qualified, remapped."""
         self._subscription: Any = None
         self._current: tuple[str, ReliabilityPolicy, DurabilityPolicy] | None = None
-        if before_publisher and len(self._types) == 1:
-            # Volatile matches every publisher; a latched one makes `look` ask for the latched message.
-            only = next(iter(self._types))
-            self._subscribe((only, qos.reliability, DurabilityPolicy.VOLATILE))
+        self._offered = ""
+        self.look()
         self._timer = node.create_timer(
             SEARCH_PERIOD, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
     @property
     def type_name(self) -> str:
-        """The type subscribed to, empty while there is none."""
-        return self._current[0] if self._current else ""
+        """The type that publishers were last seen to offer, empty before."""
+        return self._offered
 
     def publishers(self) -> list[TopicEndpointInfo]:
         """Who publishes on the topic now, of whatever type."""
@@ -79,7 +77,16 @@ class AdaptiveSubscription:
         present = {offer.topic_type for offer in offers}
         kind = next((name for name in self._types if name in present), None)
         if kind is None:
+            if offers:
+                # No second type on a topic that is not ours to read: the ROS tools refuse to show such.
+                self._unsubscribe()
+            elif self._current is None and self._types:
+                # Nobody yet: `ros2 topic list` has the topic, and the first message is not missed.
+                # Volatile matches every publisher; a latched one makes `look` ask for the latched message.
+                likely = next(iter(self._types))
+                self._subscribe((likely, self._wanted.reliability, DurabilityPolicy.VOLATILE))
             return
+        self._offered = kind
         offers = [offer for offer in offers if offer.topic_type == kind]
         reliability, durability = self._wanted.reliability, self._wanted.durability
         # One weaker publisher weakens the subscription: better unreliable than deaf to it.
@@ -92,14 +99,15 @@ class AdaptiveSubscription:
 
     def destroy(self) -> None:
         self._node.destroy_timer(self._timer)
+        self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
-            self._subscription = None
-        self._current = None
+        self._subscription = self._current = None
 
     def _subscribe(self, choice: tuple[str, ReliabilityPolicy, DurabilityPolicy]) -> None:
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+        self._unsubscribe()
         kind, reliability, durability = choice
         self._current = choice
         self._subscription = self._node.create_subscription(
@@ -112,4 +120,6 @@ class AdaptiveSubscription:
                 reliability=reliability,
                 durability=durability,
             ),
+            # What does not fit is adapted to, or told in the diagnostics: no warning of rclpy's beside that.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
         )

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Turns every utterance into words, from the moment at which it seems to have ended."""
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ class AsrNode(HriNode):
             {"hri_emo_msgs/msg/Speech": Speech},
             self._on_speech,
             qos.SPEECH,
-            before_publisher=True,
         )
 
     def close(self) -> None:

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Which audio messages are installed here, and publishing in them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Plays files or a microphone to the audio topic, as a robot's audio driver would."""
 
 from __future__ import annotations

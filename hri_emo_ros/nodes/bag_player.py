@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Plays the audio of a rosbag2 to a topic, as `ros2 bag play` would where that is installed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Between ROS messages and the project's dataclasses; what a message holds is `hri_emo_ros.messages`'.
 
 Arrays go into messages as ``array.array`` (rclpy copies those at memory speed; numpy arrays item

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The demo: nodes as processes, a recording over DDS, a live view, a picture at the end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a node says of itself on /diagnostics: one status, once a second, alive or not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Joins speech and words and publishes the emotion of every utterance."""
 
 from __future__ import annotations
@@ -109,14 +110,13 @@ class EmotionNode(HriNode):
                 {"hri_emo_msgs/msg/Speech": Speech},
                 self._on_speech,
                 qos.SPEECH,
-                before_publisher=True,
             )
         ]
         if self._words_type is None:
             return
         name, kind, callback = self._words_type
         self._words = AdaptiveSubscription(
-            self, "transcript", {name: kind}, callback, qos.TRANSCRIPT, before_publisher=True
+            self, "transcript", {name: kind}, callback, qos.TRANSCRIPT
         )
         self._inputs.append(self._words)
         self._look = self.create_timer(

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Starts the nodes as processes, configures and activates them, and leaves nothing behind.
 
 What ``ros2 launch hri_emo_ros emotion.launch.py`` does, for machines without launch: the demo, live

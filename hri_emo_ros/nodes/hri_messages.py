@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The messages of ROS4HRI, where they are installed."""
 
 from __future__ import annotations

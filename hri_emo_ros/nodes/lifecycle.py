@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What all nodes share: parameters from their one declaration, life cycle, diagnostics, start and end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The action ListenOnce: waits for what is said next."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """All three nodes in one process and one executor: for small robots and demos."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Qualities of service of every topic, and why.
 
 Nothing of an utterance may be lost on its way through our own nodes, so what they exchange is

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Says in ROS4HRI's topics (REP-155) who speaks, what, and in what mood."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Listens to a robot's audio topic and publishes what people say, utterance by utterance."""
 
 from __future__ import annotations
@@ -90,7 +91,6 @@ class SpeechNode(HriNode):
             {"std_msgs/msg/Bool": Bool},
             self._on_robot_speaking,
             qos.EVENT,
-            before_publisher=True,
         )
         self._subscriptions_ = [self._audio, self._infos, robot]
         self._tell_muted()

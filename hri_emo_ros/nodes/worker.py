@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A thread that works off a bounded queue, so that ROS callbacks only have to append to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Every parameter of every node (`nodes`), and reading them from YAML without ROS.
 
 The ROS layer declares them from here (descriptor, bounds, read-only flag), ``hri-emo replay`` and

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a parameter is: name, default, meaning, bounds, and the check of a value."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the world does to an utterance on its way to the network: to the waveform, to the words, to both.
 
 An example becomes a `Condition`: what is left of it, what the network is told of its quality, and what the

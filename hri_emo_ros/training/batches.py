@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Examples -> tensors: augmented for training, as they are or in stated conditions for validation."""
 
 from __future__ import annotations

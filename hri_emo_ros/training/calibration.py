@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Temperatures and thresholds from people who were not trained on, and an honest figure of what they do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The bundle's README: what it was trained on, how well it does, where it came from."""
 
 from __future__ import annotations

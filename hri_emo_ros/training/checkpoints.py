@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Training state on disk without pickled objects: tensors in safetensors, the rest in JSON."""
 
 from __future__ import annotations

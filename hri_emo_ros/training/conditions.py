@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """How fusion and its gate stand up when a modality is made bad, on the validation pairs."""
 
 from __future__ import annotations

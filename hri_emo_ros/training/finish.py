@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a run leaves behind: calibration, figures with intervals, bundle, card, misclassified clips."""
 
 from __future__ import annotations

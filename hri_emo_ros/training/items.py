@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """From a recipe to the two sides of its data."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What is known of a voice before an utterance: drawn for training, stated for validation.
 
 In each version of the clips a few speakers of a corpus are in one room, with its noise and its microphone, as

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One training run: from a recipe to a bundle with its figures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The network and its loss in one forward pass, so that data-parallel wrappers see it all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The network of a recipe, with pretrained weights filled in, and its tokenizer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Optimiser, schedule and averaged weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What one training step sees: an utterance with voice, words or both, pairs made of the two, and the order
 in which an epoch shows them.
 

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the network says of the validation side, and how good that is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A training run as validated data: one YAML file, several stages if it needs them.
 
 The file holds the settings that all stages share, and optionally ``stages``: a list of sections

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Telling speech from other sounds: a logistic regression over what the frozen voice encoder says of both."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Who is trained on and who is tested on: every corpus is split first, then the parts are merged."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """All stages of a training file in a row, and the runs that leave people or a corpus out, each in a folder of
 its own."""
 

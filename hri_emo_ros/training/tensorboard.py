@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """TensorBoard: losses, figures, confusion matrices, gate and weight histograms."""
 
 from __future__ import annotations

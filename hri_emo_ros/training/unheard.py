@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the voice stage's runs say of the people that each of them left out.
 
 A fusion that learns from a head which has heard its training speakers learns to believe it too much: of others

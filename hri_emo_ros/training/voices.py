@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What the network hears of a clip: its samples, or the states of a voice encoder that is not trained.
 
 A frozen encoder says the same of a clip each time, so its states are computed once, of the clean clip and of so

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The picture of a recording: waveform, words, probabilities, weights on one time axis."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """One estimate as people are shown it, from wherever it came; no library but the standard one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """How estimates look in a terminal: the same for live nodes, files and the microphone."""
 
 from __future__ import annotations

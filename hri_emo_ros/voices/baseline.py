@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """How a voice usually sounds: a hierarchy of means, population, room, voice.
 
 What is averaged is one vector an utterance, `u` [D], that the voice encoder gives; nothing here looks

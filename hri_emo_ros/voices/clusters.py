@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Which utterances are of one voice: agglomerative clustering on the evidence of a two-covariance model.
 
 A voice is drawn from N(0, diag(between)) and each of its utterances from N(voice, I), in the space of

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A voice as a vector: the GE2E speaker encoder (L. Wan et al., "Generalized end-to-end loss for speaker
 verification", ICASSP 2018) with Resemblyzer's weights; see README.md beside."""
 

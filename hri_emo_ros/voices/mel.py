@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The 40-band mel spectrogram that the speaker encoder was trained on, in numpy."""
 
 from __future__ import annotations

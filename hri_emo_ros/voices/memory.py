@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The voices of a stream: who speaks, and what each has given so far."""
 
 from __future__ import annotations

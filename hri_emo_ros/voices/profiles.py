@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The voices of a `VoiceMemory` as a file: statistics and embeddings, no audio, no words.
 
 safetensors with one JSON object under the key ``voices`` of its metadata: format, model (whose statistics

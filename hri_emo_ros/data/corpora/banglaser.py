@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """BanglaSER: Bengali, acted on phones at home (Das et al. 2022, doi:10.1016/j.dib.2022.108091)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """CREMA-D: English, acted speech of 91 actors (Cao et al. 2014, doi:10.1109/TAFFC.2014.2336244)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """EmoDB: German, acted speech of 10 actors (Burkhardt et al. 2005, Interspeech)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """EmoryNLP: words of the series Friends, seven emotions (Zahiri & Choi 2018, arXiv:1708.04299)."""
 
 from __future__ import annotations

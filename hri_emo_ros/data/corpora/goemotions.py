@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """GoEmotions: Reddit comments with 27 emotions (Demszky et al. 2020, arXiv:2005.00547)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """IEMOCAP: English, dyadic, sound and words (Busso et al. 2008, doi:10.1007/s10579-008-9076-6)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Any collection of clips and texts, listed in a manifest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """MELD: the series Friends, sound and words, seven emotions (Poria et al. 2019, arXiv:1810.02508)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """CMU-MOSEI: precomputed sequences with emotion intensities (Zadeh et al. 2018, ACL P18-1208).
 
 The released features come as HDF5 (.csd) or pickled objects; unpickling runs whatever is in the

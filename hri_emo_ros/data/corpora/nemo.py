@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """nEMO: Polish, acted speech of 9 actors (Christop 2024, arXiv:2404.06292)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """RAVDESS: English, acted speech (Livingstone & Russo 2018, doi:10.1371/journal.pone.0196391)."""
 
 from __future__ import annotations
