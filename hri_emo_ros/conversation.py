@@ -151,6 +151,8 @@ class Conversation:
         """Take the final state of the next utterance; says the tone with it."""
         estimate = outcome.estimate
         end_ns = outcome.stamp_ns + round(estimate.duration * 1e9)
+        if self._said and self._said[-1].start_ns > end_ns:
+            self._said.clear()  # The sensor's clock was set back: how long ago that was is not known.
         share = 1.0 if estimate.quality is None else estimate.quality.speech_fraction
         unsure = estimate.abstain_reason is AbstainReason.LOW_CONFIDENCE
         if estimate.computed and (unsure or not estimate.abstained):

@@ -482,6 +482,8 @@ class UtteranceJoiner:
         words = pending.transcript
         if words is not None and words.usable and not pending.audio.robot_speaking:
             audio = pending.audio
+            if self._said and self._said[0][0] > audio.stamp_ns + round(audio.duration * 1e9):
+                self._said.clear()  # The sensor's clock was set back.
             self._said.appendleft((audio.stamp_ns + round(audio.duration * 1e9), words.text))
 
     def _context(self, stamp_ns: int) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class AudioMessage:
     """Time of the first sample, or of reception, ns; None if unknown."""
     received: bool = False
     """`stamp_ns` is the time of reception."""
+    arrived_ns: int | None = None
+    """When the message came, on the clock of `RobotSpeaking`, ns; None if unknown or `stamp_ns`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class RobotSpeaking:
     """The robot starts or stops to speak."""
 
     active: bool
-    stamp_ns: int
+    arrived_ns: int
+    """When one was told so, ns."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,9 @@ def _chunks(inputs: Iterable[Input], front_end: AudioFrontEnd) -> Iterator[list[
         if isinstance(item, PcmFormat):
             front_end.set_format(item)
         elif isinstance(item, RobotSpeaking):
-            front_end.robot_speaking(item.active, item.stamp_ns)
+            front_end.robot_speaking(item.active, item.arrived_ns)
         elif isinstance(item.data, np.ndarray):
-            yield front_end.push_samples(item.data, item.stamp_ns, received=item.received)
+            yield front_end.push_samples(item.data, item.stamp_ns, item.received, item.arrived_ns)
         else:
-            yield front_end.push(item.data, item.stamp_ns, received=item.received)
+            yield front_end.push(item.data, item.stamp_ns, item.received, item.arrived_ns)
     yield front_end.flush()

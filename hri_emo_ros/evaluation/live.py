@@ -221,12 +221,16 @@ class _Player:
         try:
             for event in self._bag.sounds(self._parameters):
                 if isinstance(event, RobotSpeaking):
-                    self._robot.publish(Bool(data=event.active))
-                    continue
-                receive_ns = event.message.receive_ns
+                    receive_ns = event.arrived_ns
+                else:
+                    receive_ns = event.message.receive_ns
                 due = began + (receive_ns - first.receive_ns) * 1e-9 / self._speed
                 self._graph.spin(max(0.001, due - time.monotonic()))
-                self._send(audio, event)
+                self._tell_time(receive_ns)
+                if isinstance(event, RobotSpeaking):
+                    self._robot.publish(Bool(data=event.active))
+                else:
+                    self._send(audio, event)
                 progress(self._bag.seconds(receive_ns), self._bag.duration)
         except TruncatedBagError as error:
             self.truncated = str(error)
@@ -242,7 +246,6 @@ class _Player:
     def _send(self, audio: AudioPublisher, sound: Sound) -> None:
         if sound.format != self._format:
             self._tell(audio, sound.format)
-        self._tell_time(sound.message.receive_ns)
         audio.send(sound.message.data, sound.message.stamp_ns, "microphone")
         rate = sound.format.sample_rate
         self.envelope.add(sound.frames, sound.start, rate)
