@@ -86,9 +86,16 @@ class SpeechNode(HriNode):
             dropped=self._on_dropped,
         )
         types = audio_messages.audio_types(str(parameters["audio.message_type"]))
-        self._audio = AdaptiveSubscription(self, "audio", types, self._on_audio, qos.AUDIO)
+        self._audio = AdaptiveSubscription(
+            self, "audio", types, self._on_audio, qos.AUDIO, "check audio.message_type"
+        )
         self._infos = AdaptiveSubscription(
-            self, "audio_info", audio_messages.info_types(), self._on_info, qos.AUDIO_INFO
+            self,
+            "audio_info",
+            audio_messages.info_types(),
+            self._on_info,
+            qos.AUDIO_INFO,
+            "set audio.use_info to false",
         )
         self._robot = AdaptiveSubscription(
             self,
