@@ -185,7 +185,7 @@ class Conversation:
         )
 
     def _tone(self, voice_id: str, said: list[_Said], now_ns: int) -> Tone:
-        tone = Tone(voice_id, len(said), sum(s.speech for s in said))
+        tone = Tone(voice_id, len(said), math.fsum(s.speech for s in said))
         if tone.speech_seconds < LEAST_SPEECH:
             return replace(
                 tone,
@@ -208,7 +208,7 @@ class Conversation:
             valence_trend=valence_trend,
             arousal_trend=arousal_trend,
             utterances=len(said),
-            speech_seconds=sum(s.speech for s in said),
+            speech_seconds=math.fsum(s.speech for s in said),
             probabilities=tuple(p.tolist()),
             above_threshold=(False,) * len(p),
             audio_weights=tuple((weights @ np.stack([s.audio_weights for s in said])).tolist()),

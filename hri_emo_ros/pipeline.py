@@ -17,7 +17,7 @@ from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.joiner import UtteranceJoiner
 from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome
-from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript, TranscriptStatus
 
 __all__ = [
     "LATENCY_STAGES",
@@ -143,6 +143,11 @@ def run_offline(
                 now = max(now, chunk.stamp_ns * 1e-9 + len(chunk.samples) / SAMPLE_RATE)
                 yield chunk
                 joiner.speech(chunk, now)
+                if words is not None and chunk.sequence == 0:
+                    taken = Transcript("", status=TranscriptStatus.NONE)
+                    yield TranscriptRecord(
+                        chunk.utterance_id, chunk.utterance_start_ns, taken, final=False
+                    )
                 due = collector.add(chunk)
                 if due is not None and words is not None:
                     transcript = words.recognise(due)

@@ -552,6 +552,22 @@ def test_thresholds_can_change_while_running(recording: np.ndarray) -> None:
         front_end.configure({"vad.threshold": 2.0})
 
 
+def test_an_utterance_is_heard_on_one_channel_to_its_end() -> None:
+    front_end = AudioFrontEnd({"audio.channels": 2, "audio.channel": 0}, LevelDetector())
+    sound = np.concatenate([tone(2), np.zeros(32000, np.float32), tone(2)])
+    data = pcm(np.stack([sound, 0.5 * sound], axis=1))
+    half = 4 * 16000
+    chunks = feed(front_end, data[:half], 1280, frame=4)
+    assert front_end.speaking
+    front_end.configure({"audio.channels": 2, "audio.channel": 1})
+    chunks += feed(front_end, data[half:], 1280, START + SECOND, frame=4) + front_end.flush()
+    first, second = (
+        np.concatenate([c.samples for c in chunks if c.utterance_id == k]) for k in (1, 2)
+    )
+    assert np.abs(second).max() == pytest.approx(0.5 * np.abs(first[-8000:]).max(), rel=0.05)
+    assert np.abs(first[-16000:]).max() == pytest.approx(np.abs(first[:16000]).max(), rel=0.05)
+
+
 def test_arbitrary_bytes_never_break_the_front_end() -> None:
     rng = np.random.default_rng(5)
     front_end = AudioFrontEnd({"audio.sample_format": "F32LE", "audio.channels": 3})

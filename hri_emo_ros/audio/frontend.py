@@ -59,7 +59,7 @@ class AudioFrontEnd:
             SegmenterConfig.from_parameters(values), vad, self._robot_speaks, batch
         )
         self.counters.update(self._segmenter.counters)
-        self._channel = -1
+        self._channel = self._next_channel = -1
         self._format = self._told = declared_format(values)
         self._meter: InputMeter | None = None
         self._reports: deque[tuple[int, InputReport]] = deque([(0, InputReport())])
@@ -74,19 +74,26 @@ class AudioFrontEnd:
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new thresholds, lengths and channel; the format is `set_format`'s.
 
+        An utterance that is open ends by the old ones.
+
         Raises:
             HriEmoError: a value is refused; the old ones stay.
         """
         values = declared.check("speech_node", parameters)
-        config = SegmenterConfig.from_parameters(values)
-        channel = int(values["audio.channel"])
-        if self._meter is not None:  # Before the first audio its format is not known.
-            check_channel(channel, self._format.channels)
-            if channel != self._channel:
-                self._meter = None
-        self._segmenter.config = config
-        self._channel = channel
+        config = self.check(values)
+        self._segmenter.configure(config)
+        self._next_channel = int(values["audio.channel"])
         self._tail = round(float(values["robot_speaking.tail"]) * SAMPLE_RATE)
+
+    def check(self, values: Mapping[str, Any]) -> SegmenterConfig:
+        """What the lengths and thresholds among the speech node's values come to.
+
+        Raises:
+            HriEmoError: they do not fit one another, or `audio.channel` not the audio that comes.
+        """
+        if self._meter is not None:  # Before the first audio its format is not known.
+            check_channel(int(values["audio.channel"]), self._format.channels)
+        return SegmenterConfig.from_parameters(values)
 
     @property
     def format(self) -> PcmFormat:
@@ -309,6 +316,8 @@ class AudioFrontEnd:
 
     def _feed(self, frames: FloatArray) -> list[SpeechChunk]:
         """Clean, mix, resample, take off the offset and segment; [n, channels]."""
+        if self._channel != self._next_channel and not self.speaking:
+            self._channel, self._meter = self._next_channel, None
         if self._meter is None:
             self._meter = InputMeter(self._format, self._channel)
         peak = float(np.abs(frames).max())

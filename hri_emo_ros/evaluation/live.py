@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 
-from hri_emo_msgs.msg import ConversationEmotion, EmotionState, Speech
+from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.engine import EmotionEngine
@@ -123,16 +124,35 @@ class _Recorder:
             (Speech, "speech", self._speech, qos.SPEECH),
             (TranscriptMsg, "transcript", self._transcript, qos.TRANSCRIPT),
             (EmotionState, "emotion_state", self._state, qos.EMOTION),
-            (ConversationEmotion, "conversation_emotion", self._tone, qos.EMOTION),
+            (EmotionState, "emotion_final", partial(self._keep, "emotion_final"), qos.EMOTION),
+            (
+                ConversationEmotion,
+                "conversation_emotion",
+                partial(self._keep, "conversation_emotion"),
+                qos.EMOTION,
+            ),
+            (
+                EmotionExplanation,
+                "emotion_explanation",
+                partial(self._keep, "emotion_explanation"),
+                qos.EMOTION,
+            ),
             (Clock, "/clock", self._clock, 10),
         )
         for kind, name, callback, quality in listeners:
             graph.node.create_subscription(kind, name, callback, quality)
 
     def settled(self) -> bool:
-        """Each utterance that ended has its final state, and the tone with it."""
+        """Each utterance that ended has its final state, and all that comes with it."""
         finals = self.log.final_states
-        return len(self._ended) == finals == self.counters["conversation_emotion"]
+        return all(
+            count == finals
+            for count in (
+                len(self._ended),
+                self.counters["emotion_final"],
+                self.counters["conversation_emotion"],
+            )
+        )
 
     def write(self, out: Path) -> None:
         """Write OUT/bag."""
@@ -180,9 +200,6 @@ class _Recorder:
     def _state(self, message: EmotionState) -> None:
         self._keep("emotion_state", message)
         self.log.add(_outcome(message))
-
-    def _tone(self, message: ConversationEmotion) -> None:
-        self._keep("conversation_emotion", message)
 
 
 class _Player:

@@ -18,6 +18,7 @@ from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.input import InputReport
 from hri_emo_ros.audio.messages import info_format, read_message
 from hri_emo_ros.audio.pcm import PcmFormat, declared_format
+from hri_emo_ros.audio.segments import SegmenterConfig
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import audio_messages, conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
@@ -69,6 +70,8 @@ class SpeechNode(HriNode):
         self._format = declared_format(parameters)
         self._info: PcmFormat | None = None
         self._info_refused = False
+        self._carried = False
+        """The messages say themselves in what format they are."""
         self._frame = str(parameters["audio.frame_id"])
         self._stream = ""
         self._held: list[Callable[[], None]] = []
@@ -141,13 +144,19 @@ class SpeechNode(HriNode):
             del self._speech
         self._front_end = None
 
+    def check_together(self, parameters: dict[str, Value]) -> None:
+        if self._front_end is not None:
+            self._front_end.check(parameters)
+        else:
+            SegmenterConfig.from_parameters(parameters)
+
     def changed(self, parameters: dict[str, Value]) -> None:
         before, self._settings = self._settings, parameters
         declared = declared_format(parameters)
         self._command(lambda: self._configure(parameters))
         if not parameters["audio.use_info"]:
             self._refuse_info("")
-        untold = self._info is None or not parameters["audio.use_info"]
+        untold = not self._carried and (self._info is None or not parameters["audio.use_info"])
         if untold and (declared, parameters["audio.use_info"]) != (
             declared_format(before), before["audio.use_info"]
         ):  # fmt: skip
@@ -232,6 +241,7 @@ class SpeechNode(HriNode):
             # Bytes of an unknown coding would be heard as loud noise, or as somebody.
             self.diagnostics.count("refused messages")
             return
+        self._carried = audio.format is not None
         if audio.format is not None and audio.format != self._format:
             self._set_format(audio.format)
         self._frame = audio.frame_id or str(self._settings["audio.frame_id"])
