@@ -152,6 +152,8 @@ class Conversation:
         """Take the final state of the next utterance; says the tone with it."""
         estimate = outcome.estimate
         end_ns = outcome.stamp_ns + round(estimate.duration * 1e9)
+        if self._said and self._said[-1].start_ns > end_ns:
+            self._said.clear()  # The sensor's clock was set back: how long ago that was is not known.
         share = 1.0 if estimate.quality is None else estimate.quality.speech_fraction
         unsure = estimate.abstain_reason is AbstainReason.LOW_CONFIDENCE
         if estimate.computed and (unsure or not estimate.abstained):
@@ -184,7 +186,7 @@ class Conversation:
         )
 
     def _tone(self, voice_id: str, said: list[_Said], now_ns: int) -> Tone:
-        tone = Tone(voice_id, len(said), sum(s.speech for s in said))
+        tone = Tone(voice_id, len(said), math.fsum(s.speech for s in said))
         if tone.speech_seconds < LEAST_SPEECH:
             return replace(
                 tone,
@@ -207,7 +209,7 @@ class Conversation:
             valence_trend=valence_trend,
             arousal_trend=arousal_trend,
             utterances=len(said),
-            speech_seconds=sum(s.speech for s in said),
+            speech_seconds=math.fsum(s.speech for s in said),
             probabilities=tuple(p.tolist()),
             above_threshold=(False,) * len(p),
             audio_weights=tuple((weights @ np.stack([s.audio_weights for s in said])).tolist()),

@@ -46,6 +46,10 @@ STALE_AFTER = 10.0
 
 More than `segment.pause` may be (5 s): the front end holds audio back as long as a pause may end."""
 
+OWED_FOR = 30.0
+"""Seconds for which an utterance that got no words is owed those of a recogniser that names no utterance: what
+such a one says next is that utterance's, too late, and not the next person's."""
+
 CONTEXT_TURNS = 8
 """Most turns of a conversation that are kept as context of the next."""
 
@@ -65,6 +69,10 @@ class _Pending:
     transcript: Transcript | None = None
     words_settled: bool = False
     """No more words are awaited."""
+    told: Transcript | None = None
+    """What a recogniser that names no utterance has said of it for good."""
+    told_at: float = math.inf
+    """When it last did."""
     queued: float = 0.0
     heard_until: float = 0.0
     """Time of its last sample, on the caller's clock."""
@@ -134,6 +142,8 @@ class UtteranceJoiner:
         """Holds in a row at whose end nothing had been heard of a recogniser."""
         self._utterances: OrderedDict[int, _Pending] = OrderedDict()
         self._newest = 0
+        self._owed: deque[float] = deque()
+        """When the utterances ended whose words may still come from a recogniser that names none."""
         self._said: deque[tuple[int, str]] = deque(maxlen=CONTEXT_TURNS)
         """When the latest utterances with words ended (sensor time, ns) and what they were, latest first."""
         self.voices: VoiceMemory | None = None
@@ -239,6 +249,10 @@ class UtteranceJoiner:
         pending.queued = now - arrived
         if chunk.last:
             pending.closed_at = arrived
+            if pending.told_at < chunk.speech_end_ns * 1e-9 + pending.delay:
+                pending.words_settled = (
+                    False  # Speech went on after them: the rest is still to come.
+                )
         elif self._provisional and (
             chunk.endpoint or len(pending.audio) >= pending.next_provisional
         ):
@@ -257,11 +271,11 @@ class UtteranceJoiner:
     ) -> None:
         """Take the words of an utterance.
 
-        A recogniser that knows no utterances gives `utterance_id` None. Its words then go to the
-        utterance that `spoken_ns` falls into; if it falls into none or is not given either, to the
-        newest utterance that has ended and awaits words; if there is none, to the one being spoken
-        (added to what it has): recognisers report after the end of speech, and those with a shorter
-        pause than ours report before we call it an end.
+        A recogniser that knows no utterances gives `utterance_id` None. Its words then go to the utterance that
+        `spoken_ns` falls into. Else they are taken to come in order: to the one that got none in time and is
+        owed them (`OWED_FOR`; that is too late, and counted), then to the first that has ended and awaits
+        words, then to the one being spoken (added to what it has): recognisers report after the end of
+        speech, and those with a shorter pause than ours report before we call it an end.
 
         Args:
             utterance_id: as in the chunks, or None.
@@ -279,16 +293,21 @@ class UtteranceJoiner:
                 self._claimed = max(self._claimed, utterance_id)
             return
         self._in_vain = 0  # An announcement alone does not count: one that hangs still announces.
-        pending = self._match(utterance_id, spoken_ns)
-        if pending is None:
-            known = utterance_id is not None and utterance_id <= self._newest
-            self.counters["late_transcripts" if known else "unmatched_transcripts"] += 1
-            return
         arrived = now if arrived is None else arrived
+        if utterance_id is None:
+            pending, late = self._whose(spoken_ns, arrived, final)
+        else:
+            pending, late = self._utterances.get(utterance_id), utterance_id <= self._newest
+        if pending is None:
+            self.counters["late_transcripts" if late else "unmatched_transcripts"] += 1
+            return
         pending.queued += now - arrived
         if transcript is not None:
-            spoken_on = utterance_id is None and pending.words_settled and pending.transcript
-            pending.transcript = _append(spoken_on, transcript) if spoken_on else transcript
+            if utterance_id is None and pending.told is not None:
+                transcript = _append(pending.told, transcript)
+            pending.transcript = transcript
+            if utterance_id is None and final:
+                pending.told, pending.told_at = transcript, arrived
         pending.words_settled = pending.words_settled or final
         if not final and not pending.audio.closed and self._provisional:
             self._estimate_provisional(pending, now)
@@ -340,18 +359,24 @@ class UtteranceJoiner:
         pending.heard_until = end + pending.delay
         pending.last_arrival = arrived
 
-    def _match(self, utterance_id: int | None, spoken_ns: int | None) -> _Pending | None:
-        if utterance_id is not None:
-            return self._utterances.get(utterance_id)
+    def _whose(
+        self, spoken_ns: int | None, arrived: float, final: bool
+    ) -> tuple[_Pending | None, bool]:
+        """Whose the words are that name no utterance; whether they are those of one that is finished."""
         if spoken_ns is not None:
             for pending in self._utterances.values():
                 begin = pending.audio.stamp_ns
                 if begin <= spoken_ns <= begin + int(pending.audio.duration * 1e9):
-                    return pending
-        newest_first = list(reversed(self._utterances.values()))
-        awaiting = [p for p in newest_first if p.audio.closed and not p.words_settled]
-        speaking = [p for p in newest_first if not p.audio.closed]
-        return next(iter(awaiting + speaking), None)
+                    return pending, False
+        while self._owed and arrived - self._owed[0] > OWED_FOR:
+            self._owed.popleft()
+        if self._owed:
+            if final:
+                self._owed.popleft()
+            return None, True
+        awaiting = [p for p in self._utterances.values() if p.audio.closed and not p.words_settled]
+        speaking = [p for p in self._utterances.values() if not p.audio.closed]
+        return next(iter(awaiting + speaking), None), False
 
     def _finish_ready(self, now: float, heard_until: float) -> None:
         """Finish what has its words, or had not got them in time by `heard_until`.
@@ -378,8 +403,10 @@ class UtteranceJoiner:
 
     def _finish_oldest(self, now: float) -> None:
         _, pending = self._utterances.popitem(last=False)
-        if self._words_expected and not pending.words_settled:
+        if self._words_expected and not pending.words_settled and pending.told is None:
             self.counters["without_words"] += 1
+            if self.recogniser_present:
+                self._owed.append(min(pending.closed_at, now))
         if pending.transcript and pending.transcript.status is TranscriptStatus.REJECTED:
             self.counters["rejected_transcripts"] += 1
         started = time.perf_counter()
@@ -483,6 +510,8 @@ class UtteranceJoiner:
         words = pending.transcript
         if words is not None and words.usable and not pending.audio.robot_speaking:
             audio = pending.audio
+            if self._said and self._said[0][0] > audio.stamp_ns + round(audio.duration * 1e9):
+                self._said.clear()  # The sensor's clock was set back.
             self._said.appendleft((audio.stamp_ns + round(audio.duration * 1e9), words.text))
 
     def _context(self, stamp_ns: int) -> tuple[str, ...]:

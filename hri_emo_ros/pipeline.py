@@ -18,7 +18,7 @@ from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.quality import measure_quality
 from hri_emo_ros.joiner import UtteranceJoiner
 from hri_emo_ros.outcome import LATENCY_STAGES, Estimator, Outcome
-from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray, SpeechChunk, Transcript, TranscriptStatus
 
 __all__ = [
     "LATENCY_STAGES",
@@ -45,6 +45,8 @@ class AudioMessage:
     """Time of the first sample, or of reception, ns; None if unknown."""
     received: bool = False
     """`stamp_ns` is the time of reception."""
+    arrived_ns: int | None = None
+    """When the message came, on the clock of `RobotSpeaking`, ns; None if unknown or `stamp_ns`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class RobotSpeaking:
     """The robot starts or stops to speak."""
 
     active: bool
-    stamp_ns: int
+    arrived_ns: int
+    """When one was told so, ns."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,11 @@ def run_offline(
                 now = max(now, chunk.stamp_ns * 1e-9 + len(chunk.samples) / SAMPLE_RATE)
                 yield chunk
                 joiner.speech(chunk, now)
+                if words is not None and chunk.sequence == 0:
+                    taken = Transcript("", status=TranscriptStatus.NONE)
+                    yield TranscriptRecord(
+                        chunk.utterance_id, chunk.utterance_start_ns, taken, final=False
+                    )
                 due = collector.add(chunk)
                 if due is not None and words is not None:
                     transcript = words.recognise(due)
@@ -161,9 +169,9 @@ def _chunks(inputs: Iterable[Input], front_end: AudioFrontEnd) -> Iterator[list[
         if isinstance(item, PcmFormat):
             front_end.set_format(item)
         elif isinstance(item, RobotSpeaking):
-            front_end.robot_speaking(item.active, item.stamp_ns)
+            front_end.robot_speaking(item.active, item.arrived_ns)
         elif isinstance(item.data, np.ndarray):
-            yield front_end.push_samples(item.data, item.stamp_ns, received=item.received)
+            yield front_end.push_samples(item.data, item.stamp_ns, item.received, item.arrived_ns)
         else:
-            yield front_end.push(item.data, item.stamp_ns, received=item.received)
+            yield front_end.push(item.data, item.stamp_ns, item.received, item.arrived_ns)
     yield front_end.flush()

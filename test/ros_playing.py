@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import array
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,12 @@ def play(
     topic: str = "audio",
     chunks: Sequence[bytes] | None = None,
     stamps: Sequence[int] | None = None,
+    events: Mapping[int, Callable[[], None]] | None = None,
 ) -> None:
     """Publish samples (or ready-made `chunks`) as a robot's driver would, faster than real time.
 
-    `stamps`: of each chunk, ns from `start_ns`; None counts samples.
+    `stamps`: of each chunk, ns from `start_ns`; None counts samples. `events`: what happens before the chunks
+    of these numbers.
     """
     node = graph.node
     if info is None:
@@ -184,6 +186,8 @@ def play(
         chunks = [data[k : k + frames].tobytes() for k in range(0, len(data), frames)]
     began = time.monotonic()
     for number, chunk in enumerate(chunks):
+        if events and number in events:
+            events[number]()
         part = AudioData(data=array.array("B", chunk))
         if stamped:
             part = AudioDataStamped(audio=part)

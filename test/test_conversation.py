@@ -113,6 +113,15 @@ def test_what_is_older_than_the_window_is_forgotten(conversation: Conversation) 
     assert conversation.hear(final("happy", 70.0)).overall.utterances == 1
 
 
+@pytest.mark.parametrize("back", [20.0, 1.6e9])
+def test_what_was_said_before_the_sensors_clock_was_set_back_counts_no_more(
+    conversation: Conversation, back: float
+) -> None:
+    conversation.hear(final("sad", 0.0))
+    tone = conversation.hear(final("happy", -back)).overall
+    assert (tone.dominant, tone.utterances) == ("happy", 1)
+
+
 def test_abstained_states_count_only_where_the_model_was_unsure(conversation: Conversation) -> None:
     conversation.hear(final("angry", 0.0, reason=AbstainReason.ROBOT_SPEAKING))
     said = conversation.hear(final("angry", 3.0, reason=AbstainReason.CLIPPED))

@@ -329,23 +329,74 @@ def test_float_samples_can_be_pushed_directly(recording: np.ndarray) -> None:
         floats_in.push_samples(np.zeros((10, 2), np.float32), START)
 
 
-def test_what_the_robot_says_is_discarded_with_its_echo() -> None:
+def arriving(
+    front_end: AudioFrontEnd,
+    data: bytes,
+    events: dict[float, bool],
+    *,
+    burst: int = 1,
+    delay: float = 0.0,
+    stamps_ahead: float = 0.0,
+    clock_set: tuple[float, float] = (0.0, 0.0),
+) -> list[SpeechChunk]:
+    """Push messages of 20 ms that arrive `burst` at a time, `delay` s after their last sample was taken, with the
+    robot's word at the given times (s); the listener's clock is set on by clock_set[1] s at clock_set[0] s."""
+
+    def on_clock(seconds: float) -> int:
+        return START + round((seconds + (clock_set[1] if seconds >= clock_set[0] else 0.0)) * 1e9)
+
+    chunks: list[SpeechChunk] = []
+    waiting = dict(events)
+    for number in range(len(data) // 640):
+        arrived = (number // burst + 1) * burst * 0.02 + delay
+        for at in [at for at in waiting if at < arrived]:
+            front_end.robot_speaking(waiting.pop(at), on_clock(at))
+        stamp = START + number * 20_000_000 + round(stamps_ahead * 1e9)
+        piece = data[640 * number : 640 * (number + 1)]
+        chunks += front_end.push(piece, stamp, arrived_ns=on_clock(arrived))
+    return chunks + front_end.flush()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"burst": 20},
+        {"delay": 0.5},
+        {"stamps_ahead": -5000.0},
+        {"stamps_ahead": -3.0},
+        {"stamps_ahead": 3.0, "burst": 20},
+        {"clock_set": (1.0, -1000.0)},
+        {"clock_set": (2.5, 1000.0)},
+    ],
+    ids=str,
+)
+def test_what_the_robot_says_is_discarded_with_its_echo(how: dict[str, Any]) -> None:
     front_end = AudioFrontEnd({"robot_speaking.tail": 0.3}, LevelDetector())
-    front_end.robot_speaking(True, START + 2 * SECOND)
-    front_end.robot_speaking(False, START + 3 * SECOND)
-    chunks = feed(front_end, pcm(tone(5)), 640) + front_end.flush()
+    chunks = arriving(front_end, pcm(tone(5)), {2.0: True, 3.0: False}, **how)
     first, second = ends(chunks)
-    assert abs(first.speech_end_ns - (START + 2 * SECOND)) <= 0.04 * SECOND
-    assert abs(second.utterance_start_ns - (START + int(3.3 * SECOND))) <= 0.04 * SECOND
+    place = first.stream_start_sample + first.first_sample + len(first.samples)
+    assert abs(place - 32000) <= 0.06 * 16000
+    assert abs(second.stream_start_sample - 3.3 * 16000) <= 0.06 * 16000
     assert front_end.counters["muted_samples"] == pytest.approx(1.3 * 16000, abs=1024)
+
+
+def test_the_robots_word_holds_where_the_stamps_jump_back() -> None:
+    front_end = AudioFrontEnd({"robot_speaking.tail": 0.3}, LevelDetector())
+    assert math.isnan(front_end.behind)
+    sound = pcm(tone(3))
+    assert ends(arriving(front_end, sound, {0.0: True}, stamps_ahead=5000.0)) == []
+    assert front_end.behind == pytest.approx(-5000.0)
+    # The recording begins again; the robot has not stopped, and then does.
+    (only,) = ends(arriving(front_end, sound, {1.0: False}))
+    assert abs(only.utterance_start_ns - (START + 1.3 * SECOND)) <= 0.06 * SECOND
+    assert ends(arriving(front_end, sound, {}))[0].speech_end_ns == START + 3 * SECOND
 
 
 def test_without_muting_utterances_over_the_robot_are_marked() -> None:
     front_end = AudioFrontEnd({"robot_speaking.mute": False}, LevelDetector())
-    front_end.robot_speaking(True, START + int(0.5 * SECOND))
-    front_end.robot_speaking(False, START + int(0.7 * SECOND))
     signal = np.concatenate([tone(1), np.zeros(32000, np.float32), tone(1)])
-    chunks = feed(front_end, pcm(signal), 640) + front_end.flush()
+    chunks = arriving(front_end, pcm(signal), {0.5: True, 0.7: False})
     assert [c.robot_speaking for c in ends(chunks)] == [True, False]
 
 
@@ -500,6 +551,22 @@ def test_thresholds_can_change_while_running(recording: np.ndarray) -> None:
     assert feed(front_end, pcm(recording), 640) + front_end.flush() == []
     with pytest.raises(HriEmoError, match=r"vad\.threshold"):
         front_end.configure({"vad.threshold": 2.0})
+
+
+def test_an_utterance_is_heard_on_one_channel_to_its_end() -> None:
+    front_end = AudioFrontEnd({"audio.channels": 2, "audio.channel": 0}, LevelDetector())
+    sound = np.concatenate([tone(2), np.zeros(32000, np.float32), tone(2)])
+    data = pcm(np.stack([sound, 0.5 * sound], axis=1))
+    half = 4 * 16000
+    chunks = feed(front_end, data[:half], 1280, frame=4)
+    assert front_end.speaking
+    front_end.configure({"audio.channels": 2, "audio.channel": 1})
+    chunks += feed(front_end, data[half:], 1280, START + SECOND, frame=4) + front_end.flush()
+    first, second = (
+        np.concatenate([c.samples for c in chunks if c.utterance_id == k]) for k in (1, 2)
+    )
+    assert np.abs(second).max() == pytest.approx(0.5 * np.abs(first[-8000:]).max(), rel=0.05)
+    assert np.abs(first[-16000:]).max() == pytest.approx(np.abs(first[:16000]).max(), rel=0.05)
 
 
 def test_arbitrary_bytes_never_break_the_front_end() -> None:

@@ -268,17 +268,64 @@ def test_partial_words_serve_the_provisional_states_and_do_not_end_the_wait() ->
     assert rig.engine.asked[-1][1] == "i am angry"
 
 
-def test_words_without_an_id_go_to_the_newest_utterance_that_ended_without_words() -> None:
+def words(rig: Rig) -> list[str]:
+    """Of each final outcome."""
+    return [o.estimate.transcript.text if o.estimate.transcript else "" for o in rig.finals]
+
+
+def test_words_without_an_id_go_to_the_first_utterance_that_ended_without_words() -> None:
     rig = Rig()
     rig.say(1, now=1.0)
     rig.say(2, now=1.1)
     rig.say(3, now=1.2, chunks=1, last=False)
-    rig.joiner.transcript(None, Transcript("second"), now=1.3)
-    rig.joiner.transcript(None, Transcript("first"), now=1.4)
-    assert [o.estimate.transcript.text for o in rig.finals if o.estimate.transcript] == [
-        "first",
-        "second",
-    ]
+    rig.joiner.transcript(None, Transcript("first"), now=1.3)
+    rig.joiner.transcript(None, Transcript("second"), now=1.4)
+    assert words(rig) == ["first", "second"]
+
+
+@pytest.mark.parametrize("delay", [3.5, 5.0, 8.0, 12.0])
+def test_words_that_come_too_late_are_never_the_next_persons(delay: float) -> None:
+    rig = Rig(final__hold=3.0)
+    ends = [1.0, 5.0, 7.5, 12.0, 13.0, 20.0]
+    events = [(end, "say", k + 1) for k, end in enumerate(ends)]
+    events += [(end + delay, "hear", k + 1) for k, end in enumerate(ends)]
+    events += [(tick / 10, "tick", 0) for tick in range(500)]
+    for now, what, number in sorted(events):
+        if what == "say":
+            rig.say(number, now=now)
+        elif what == "hear":
+            rig.joiner.transcript(None, Transcript(f"words of {number}"), now=now)
+        else:
+            rig.joiner.tick(now)
+    assert words(rig) == [""] * 6
+    assert rig.joiner.counters["late_transcripts"] == 6
+    assert rig.joiner.counters["without_words"] == 6
+
+
+def test_what_is_owed_is_forgiven_after_a_while_or_with_a_word_that_there_was_none() -> None:
+    rig = Rig(final__hold=3.0)
+    rig.say(1, now=1.0)
+    rig.joiner.tick(5.0)
+    rig.joiner.transcript(None, Transcript(""), now=6.0)
+    rig.say(2, now=7.0)
+    rig.joiner.transcript(None, Transcript("second"), now=7.5)
+    rig.say(3, now=10.0)
+    rig.joiner.tick(15.0)
+    rig.say(4, now=50.0)
+    rig.joiner.transcript(None, Transcript("fourth"), now=50.5)
+    assert words(rig) == ["", "second", "", "fourth"]
+
+
+def test_words_that_come_before_the_end_of_speech_are_not_all() -> None:
+    rig = Rig(final__hold=3.0)
+    rig.joiner.speech(chunk(1, 0), now=1.0)
+    rig.joiner.transcript(None, Transcript("come here"), now=1.1)
+    for number in (1, 2, 3):
+        rig.joiner.speech(chunk(1, number, last=number == 3), now=1.0 + 0.25 * number)
+    assert rig.finals == []
+    rig.joiner.transcript(None, Transcript("or"), now=2.0, final=False)
+    rig.joiner.transcript(None, Transcript("or go"), now=2.1)
+    assert words(rig) == ["come here or go"]
 
 
 def test_words_without_an_id_may_come_before_our_end_of_speech() -> None:
@@ -287,9 +334,7 @@ def test_words_without_an_id_may_come_before_our_end_of_speech() -> None:
     rig.joiner.transcript(None, Transcript("come here."), now=1.1)
     rig.joiner.transcript(None, Transcript("Now!"), now=1.2)
     rig.say(1, now=1.3, first=2)
-    [final] = rig.finals
-    assert final.estimate.transcript is not None
-    assert final.estimate.transcript.text == "come here. Now!"
+    assert words(rig) == ["come here. Now!"]
 
 
 def test_words_without_an_id_but_with_a_time_go_where_that_time_lies() -> None:

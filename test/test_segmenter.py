@@ -313,11 +313,21 @@ def test_a_maximum_shorter_than_what_opens_an_utterance_is_refused() -> None:
         config(segment__max_length=1.0, segment__pre_roll=0.9)
 
 
-def test_lowering_the_maximum_while_running_loses_no_sample() -> None:
+def test_an_open_utterance_ends_by_the_lengths_that_it_began_with() -> None:
+    one, two = (0.1, 20), (0.9, 100)
+    samples = stream(one, two, (0.1, 5), two, (0.1, 40), two, (0.1, 10), two, (0.1, 40))
+    expected = Segmenter(config(), ValueDetector()).push(samples)
     segmenter = Segmenter(config(), ValueDetector())
-    samples = stream((0.1, 20), (0.9, 400), (0.1, 40))
-    chunks = segmenter.push(samples[: 300 * FRAME])
-    segmenter.config = config(segment__max_length=2.0)
-    chunks += segmenter.push(samples[300 * FRAME :]) + segmenter.flush()
-    spans = check_well_formed(chunks, samples)
-    assert all(a[1] == b[0] for a, b in pairwise(spans))
+    chunks = segmenter.push(samples[: 60 * FRAME])
+    assert segmenter.speaking
+    # By these the utterance would be cut three times over.
+    segmenter.configure(config(segment__max_length=2.0, segment__pause=0.1, vad__threshold=0.99))
+    segmenter.configure(config(segment__max_length=2.0, segment__pause=0.1))
+    chunks += segmenter.push(samples[60 * FRAME :])
+    begun = [c for c in expected if c.utterance_id == 1]
+    assert [(c.start, len(c.samples)) for c in chunks if c.utterance_id == 1] == [
+        (c.start, len(c.samples)) for c in begun
+    ]
+    later = [c for c in chunks if c.last and c.utterance_id > 1]
+    assert len(later) > 1 == len({c.utterance_id for c in expected if c.utterance_id > 1})
+    check_well_formed(chunks, samples)

@@ -256,6 +256,17 @@ def test_a_voice_not_heard_for_long_is_forgotten() -> None:
     assert talk.memory.names == ["v2"]
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_longer() -> None:
+    talk = Talk(forget_after=60.0)
+    talk.now += 10_000
+    talk.say(0, 3)
+    talk.now -= 9_000
+    talk.say(1, 6)
+    talk.now += 58
+    talk.say(1, 3)
+    assert talk.memory.names == ["v2"]
+
+
 def test_forgetting_one_keeps_the_others_and_forgetting_all_keeps_nothing() -> None:
     talk = Talk()
     for voice in (0, 1):

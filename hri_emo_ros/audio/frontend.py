@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hri_emo_ros import parameters as declared
+from hri_emo_ros.audio.arrival import Arrivals
 from hri_emo_ros.audio.input import InputMeter, InputReport, check_channel
 from hri_emo_ros.audio.offset import OffsetFilter
 from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat, declared_format
@@ -50,14 +51,16 @@ class AudioFrontEnd:
         self.counters: dict[str, int] = dict.fromkeys(
             ("messages", "received_samples", "stream_samples", "bad_samples", "clipped_samples",
              "dropped_samples", "gaps", "restarts", "clock_corrections", "format_changes"), 0)  # fmt: skip
+        self._arrivals = Arrivals()
         self._robot: list[tuple[int, int | None]] = []
+        """Stream indices between which the robot speaks, its echo with it; None where it still does."""
         self._dropped: list[tuple[int, int]] = []
         self._pending: list[SpeechChunk] = []
         self._segmenter = Segmenter(
             SegmenterConfig.from_parameters(values), vad, self._robot_speaks, batch
         )
         self.counters.update(self._segmenter.counters)
-        self._channel = -1
+        self._channel = self._next_channel = -1
         self._format = self._told = declared_format(values)
         self._meter: InputMeter | None = None
         self._reports: deque[tuple[int, InputReport]] = deque([(0, InputReport())])
@@ -72,19 +75,26 @@ class AudioFrontEnd:
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new thresholds, lengths and channel; the format is `set_format`'s.
 
+        An utterance that is open ends by the old ones.
+
         Raises:
             HriEmoError: a value is refused; the old ones stay.
         """
         values = declared.check("speech_node", parameters)
-        config = SegmenterConfig.from_parameters(values)
-        channel = int(values["audio.channel"])
+        config = self.check(values)
+        self._segmenter.configure(config)
+        self._next_channel = int(values["audio.channel"])
+        self._tail = round(float(values["robot_speaking.tail"]) * SAMPLE_RATE)
+
+    def check(self, values: Mapping[str, Any]) -> SegmenterConfig:
+        """What the lengths and thresholds among the speech node's values come to.
+
+        Raises:
+            HriEmoError: they do not fit one another, or `audio.channel` not the audio that comes.
+        """
         if self._meter is not None:  # Before the first audio its format is not known.
-            check_channel(channel, self._format.channels)
-            if channel != self._channel:
-                self._meter = None
-        self._segmenter.config = config
-        self._channel = channel
-        self._tail = round(float(values["robot_speaking.tail"]) * SECOND)
+            check_channel(int(values["audio.channel"]), self._format.channels)
+        return SegmenterConfig.from_parameters(values)
 
     @property
     def format(self) -> PcmFormat:
@@ -111,7 +121,18 @@ class AudioFrontEnd:
             self._change_format(pcm_format)
             self._begin_stream()
 
-    def push(self, data: bytes, stamp_ns: int | None, received: bool = False) -> list[SpeechChunk]:
+    @property
+    def behind(self) -> float:
+        """Seconds by which the stamps are behind the clock by which messages arrive; NaN if unknown."""
+        return self._arrivals.behind
+
+    def push(
+        self,
+        data: bytes,
+        stamp_ns: int | None,
+        received: bool = False,
+        arrived_ns: int | None = None,
+    ) -> list[SpeechChunk]:
         """Take the bytes of a message and return the chunks that they complete.
 
         Args:
@@ -119,6 +140,8 @@ class AudioFrontEnd:
             stamp_ns: sensor time of the first sample, ns; None continues from the message before.
             received: `stamp_ns` is the time of reception instead. Its jitter of up to 1 s is ignored,
                 and the message's first sample is taken to be its length older.
+            arrived_ns: when the message came, on the clock of `robot_speaking`, ns; None if that is not
+                known or is `stamp_ns`.
 
         Raises:
             HriEmoError: the bytes are those of a compressed format, or `audio.channel` is not among
@@ -128,10 +151,14 @@ class AudioFrontEnd:
         if self._decoder.format != self._format:  # A WAV header was in the stream.
             self._change_format(self._decoder.format)
             self._begin_time()
-        return self._push(frames, stamp_ns, received)
+        return self._push(frames, stamp_ns, received, arrived_ns)
 
     def push_samples(
-        self, samples: FloatArray, stamp_ns: int | None, received: bool = False
+        self,
+        samples: FloatArray,
+        stamp_ns: int | None,
+        received: bool = False,
+        arrived_ns: int | None = None,
     ) -> list[SpeechChunk]:
         """As `push`, of float samples [n] or [n, channels] at the format's rate, full scale [-1, 1].
 
@@ -147,20 +174,22 @@ class AudioFrontEnd:
                 f"audio has {frames.shape[1]} channels, must have {self._format.channels}: "
                 "set audio.channels"
             )
-        return self._push(frames, stamp_ns, received)
+        return self._push(frames, stamp_ns, received, arrived_ns)
 
-    def robot_speaking(self, active: bool, stamp_ns: int) -> None:
-        """The robot starts or stops to speak at `stamp_ns` of the sensor's clock.
+    def robot_speaking(self, active: bool, arrived_ns: int) -> None:
+        """The robot starts or stops to speak; one was told so at `arrived_ns` of the clock by which messages
+        arrive.
 
-        Applies to audio not yet pushed; may come ahead of it.
+        Applies to audio not yet pushed.
         """
+        place = self._arrivals.place(arrived_ns, self._place(self._samples))
         if self._robot and self._robot[-1][1] is None:
             if active:
                 return
             begin, _ = self._robot.pop()
-            self._robot.append((begin, stamp_ns + self._tail))
+            self._robot.append((begin, place + self._tail))
         elif active:
-            self._robot.append((stamp_ns, None))
+            self._robot.append((place, None))
 
     def flush(self) -> list[SpeechChunk]:
         """The stream ends: close the open utterance. What follows starts anew; ids go on."""
@@ -210,12 +239,16 @@ class AudioFrontEnd:
         self._count()
         return chunks
 
-    def _push(self, frames: FloatArray, stamp_ns: int | None, received: bool) -> list[SpeechChunk]:
+    def _push(
+        self, frames: FloatArray, stamp_ns: int | None, received: bool, arrived_ns: int | None
+    ) -> list[SpeechChunk]:
         self.counters["messages"] += 1
         self.counters["received_samples"] += len(frames)
         chunks = self._taken()
         if len(frames) == 0:
             return chunks
+        if arrived_ns is None and received:
+            arrived_ns = stamp_ns
         if stamp_ns is not None:
             if received:
                 stamp_ns -= len(frames) * SECOND // self._format.sample_rate
@@ -224,6 +257,10 @@ class AudioFrontEnd:
         elif not self._anchored:
             self._anchor(0)
         chunks += self._feed(frames)
+        if arrived_ns is not None:
+            length_ns = len(frames) * SECOND // self._format.sample_rate
+            taken_ns = None if stamp_ns is None or received else stamp_ns + length_ns
+            self._arrivals.note(arrived_ns, self._place(self._samples), taken_ns)
         self._count()
         earliest = self._segmenter.earliest
         self._timeline.forget_before(earliest)
@@ -280,6 +317,8 @@ class AudioFrontEnd:
 
     def _feed(self, frames: FloatArray) -> list[SpeechChunk]:
         """Clean, mix, resample, take off the offset and segment; [n, channels]."""
+        if self._channel != self._next_channel and not self.speaking:
+            self._channel, self._meter = self._next_channel, None
         if self._meter is None:
             self._meter = InputMeter(self._format, self._channel)
         peak = float(np.abs(frames).max())
@@ -342,12 +381,8 @@ class AudioFrontEnd:
 
     def _robot_speaks(self, begin: int, end: int) -> bool:
         """Whether the robot (or its echo) is heard in a range of stream samples."""
-        if not self._robot:
-            return False
-        begin_ns, end_ns = self._timeline.stamp(begin), self._timeline.stamp(end)
-        # Stamps may go backwards: only what is a minute old is surely over.
-        self._robot = [r for r in self._robot if r[1] is None or r[1] > begin_ns - 60 * SECOND]
-        return any(a < end_ns and (b is None or b > begin_ns) for a, b in self._robot)
+        self._robot = [r for r in self._robot if r[1] is None or r[1] > begin]
+        return any(a < end for a, _ in self._robot)
 
 
 def _contradicted(rate: float, pcm_format: PcmFormat) -> str:

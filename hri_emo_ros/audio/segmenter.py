@@ -73,7 +73,7 @@ class Segmenter:
     and marked truncated; the next one begins with the very next sample.
 
     Args:
-        config: may be replaced (attribute `config`) while running.
+        config: see `configure`.
         vad: Silero VAD if None.
         robot_speaks: tells whether the robot speaks in a range of stream indices.
         batch: frames to collect before the voice detector is asked; changes no result.
@@ -86,7 +86,7 @@ class Segmenter:
         robot_speaks: Callable[[int, int], bool] | None = None,
         batch: int = 1,
     ) -> None:
-        self.config = config
+        self.config = self._next_config = config
         self.counters = {"utterances": 0, "truncated": 0, "discarded_bursts": 0, "muted_samples": 0}
         self._vad: SpeechDetector = vad if vad is not None else SileroVad()
         self._robot_speaks = robot_speaks
@@ -113,6 +113,10 @@ class Segmenter:
         self._candidate_end = 0
         self._speech = False
         self._vad.reset()
+
+    def configure(self, config: SegmenterConfig) -> None:
+        """Take new thresholds and lengths, all at once; an utterance that is open ends by the old ones."""
+        self._next_config = config
 
     @property
     def position(self) -> int:
@@ -214,6 +218,7 @@ class Segmenter:
         if not self._muted:
             chunks = self._interrupt()
             self._clear()
+        self.config = self._next_config
         self._muted = True
         self._position += count
         self._deaf_until = self._position
@@ -249,7 +254,7 @@ class Segmenter:
 
     def _listen(self, frame: Frame) -> None:
         """Idle: open an utterance if there has been enough speech."""
-        config = self.config
+        config = self.config = self._next_config
         if frame.speech:
             if self._candidate is None:
                 self._candidate = frame.end - frame.length
@@ -307,7 +312,7 @@ class Segmenter:
         latest = utterance.start + self.config.max_length
         earliest = max(latest - self.config.cut_window, utterance.released)
         places = [f for f in utterance.frames if earliest < f.end <= latest]
-        # None if segment.max_length was lowered meanwhile: then cut where we stand.
+        # None where all was given out at an endpoint: then cut where we stand.
         cut = min(places, key=lambda f: f.power).end if places else max(latest, earliest)
         before = [f for f in utterance.frames if f.end <= cut]
         after = [f for f in utterance.frames if f.end > cut]

@@ -53,7 +53,7 @@ class BagSource:
         self._started = False
         self._block: list[FloatArray] = []
         self._block_frames = 0
-        self._block_stamp_ns = 0
+        self._block_stamp_ns = self._block_receive_ns = 0
         self.envelope = Envelope()
         self.truncated = ""
         self.seconds = 0.0
@@ -97,6 +97,7 @@ class BagSource:
         if not self._block:
             self._block_stamp_ns = event.stamp_ns
         self._block.append(samples)
+        self._block_receive_ns = event.receive_ns
         self._block_frames += len(samples)
 
     def _taken(self) -> Iterator[AudioMessage]:
@@ -106,7 +107,8 @@ class BagSource:
             self._started = True
             samples = np.concatenate(self._block) if len(self._block) > 1 else self._block[0]
             self._block, self._block_frames = [], 0
-            yield AudioMessage(samples, self._block_stamp_ns if known else None)
+            stamp_ns = self._block_stamp_ns if known else None
+            yield AudioMessage(samples, stamp_ns, arrived_ns=self._block_receive_ns)
 
     def _heard(self, sound: Sound) -> FloatArray:
         """The message's samples as the pipeline is to hear them."""

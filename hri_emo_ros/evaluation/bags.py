@@ -232,8 +232,7 @@ class AudioBag:
                     yield self._decode(raw, receive_ns)
                 elif connection.msgtype == _BOOL:
                     active: Any = typestore_for(connection).deserialize_cdr(raw, _BOOL)
-                    stamp_ns = receive_ns - self.start_ns + self.origin_ns
-                    yield RobotSpeaking(bool(active.data), stamp_ns)
+                    yield RobotSpeaking(bool(active.data), receive_ns)
                 elif (new := self._told(connection, raw)) != told:
                     told = new
                     yield new

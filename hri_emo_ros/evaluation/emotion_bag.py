@@ -16,6 +16,7 @@ from hri_emo_ros.evaluation.bag_writer import RELIABLE
 from hri_emo_ros.evaluation.rosbag_types import (
     CONVERSATION,
     EMOTION_STATE,
+    EXPLANATION,
     SPEECH,
     TRANSCRIPT,
     emotion_typestore,
@@ -27,8 +28,11 @@ TOPICS = {
     "/speech": SPEECH,
     "/transcript": TRANSCRIPT,
     "/emotion_state": EMOTION_STATE,
+    "/emotion_final": EMOTION_STATE,
     "/conversation_emotion": CONVERSATION,
+    "/emotion_explanation": EXPLANATION,
 }
+"""What the nodes publish of the person: topic -> type."""
 FRAME_ID = "microphone"
 
 
@@ -50,7 +54,7 @@ class EmotionBagWriter:
         self._conversation = conversation
         self._store = emotion_typestore()
         self._connections = {
-            kind: writer.add_connection(
+            topic: writer.add_connection(
                 topic, kind, typestore=self._store, offered_qos_profiles=[RELIABLE]
             )
             for topic, kind in TOPICS.items()
@@ -62,7 +66,7 @@ class EmotionBagWriter:
         if isinstance(record, SpeechChunk):
             length_ns = len(record.samples) * 1_000_000_000 // SAMPLE_RATE
             self._now_ns = max(self._now_ns, record.stamp_ns + length_ns)
-            self._put(SPEECH, messages.speech(record, self._stream, FRAME_ID))
+            self._put("/speech", messages.speech(record, self._stream, FRAME_ID))
         elif isinstance(record, TranscriptRecord):
             fields = messages.transcript(
                 record.transcript,
@@ -74,16 +78,24 @@ class EmotionBagWriter:
                 recogniser=self._recogniser,
                 duration=record.duration,
             )
-            self._put(TRANSCRIPT, fields)
+            self._put("/transcript", fields)
         else:
-            self._put(EMOTION_STATE, messages.state(record, self._stream, FRAME_ID))
+            state = messages.state(record, self._stream, FRAME_ID)
+            self._put("/emotion_state", state)
             if record.stage == "final":
+                self._put("/emotion_final", state)
                 tone = self._conversation.hear(record)
-                self._put(CONVERSATION, messages.conversation(tone, self._stream, FRAME_ID))
+                fields = messages.conversation(tone, self._stream, FRAME_ID)
+                self._put("/conversation_emotion", fields)
+            found = record.estimate.explanation
+            if found is not None:
+                fields = messages.explanation(record, found, self._stream, FRAME_ID)
+                self._put("/emotion_explanation", fields)
 
-    def _put(self, kind: str, fields: messages.Fields) -> None:
+    def _put(self, topic: str, fields: messages.Fields) -> None:
+        kind = TOPICS[topic]
         data = self._store.serialize_cdr(self._fill(kind, fields), kind)
-        self._writer.write(self._connections[kind], self._now_ns, data)
+        self._writer.write(self._connections[topic], self._now_ns, data)
 
     def _fill(self, kind: str, fields: Mapping[str, Any]) -> Any:
         """The message `kind` from nested dicts of its fields."""

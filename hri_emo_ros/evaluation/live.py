@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 
-from hri_emo_msgs.msg import ConversationEmotion, EmotionState, Speech
+from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.engine import EmotionEngine
@@ -124,16 +125,35 @@ class _Recorder:
             (Speech, "speech", self._speech, qos.SPEECH),
             (TranscriptMsg, "transcript", self._transcript, qos.TRANSCRIPT),
             (EmotionState, "emotion_state", self._state, qos.EMOTION),
-            (ConversationEmotion, "conversation_emotion", self._tone, qos.EMOTION),
+            (EmotionState, "emotion_final", partial(self._keep, "emotion_final"), qos.EMOTION),
+            (
+                ConversationEmotion,
+                "conversation_emotion",
+                partial(self._keep, "conversation_emotion"),
+                qos.EMOTION,
+            ),
+            (
+                EmotionExplanation,
+                "emotion_explanation",
+                partial(self._keep, "emotion_explanation"),
+                qos.EMOTION,
+            ),
             (Clock, "/clock", self._clock, 10),
         )
         for kind, name, callback, quality in listeners:
             graph.node.create_subscription(kind, name, callback, quality)
 
     def settled(self) -> bool:
-        """Each utterance that ended has its final state, and the tone with it."""
+        """Each utterance that ended has its final state, and all that comes with it."""
         finals = self.log.final_states
-        return len(self._ended) == finals == self.counters["conversation_emotion"]
+        return all(
+            count == finals
+            for count in (
+                len(self._ended),
+                self.counters["emotion_final"],
+                self.counters["conversation_emotion"],
+            )
+        )
 
     def write(self, out: Path) -> None:
         """Write OUT/bag."""
@@ -182,9 +202,6 @@ class _Recorder:
         self._keep("emotion_state", message)
         self.log.add(_outcome(message))
 
-    def _tone(self, message: ConversationEmotion) -> None:
-        self._keep("conversation_emotion", message)
-
 
 class _Player:
     """Publishes the bag: audio with its own stamps, /clock with the times of receipt."""
@@ -222,12 +239,16 @@ class _Player:
         try:
             for event in self._bag.sounds(self._parameters):
                 if isinstance(event, RobotSpeaking):
-                    self._robot.publish(Bool(data=event.active))
-                    continue
-                receive_ns = event.message.receive_ns
+                    receive_ns = event.arrived_ns
+                else:
+                    receive_ns = event.message.receive_ns
                 due = began + (receive_ns - first.receive_ns) * 1e-9 / self._speed
                 self._graph.spin(max(0.001, due - time.monotonic()))
-                self._send(audio, event)
+                self._tell_time(receive_ns)
+                if isinstance(event, RobotSpeaking):
+                    self._robot.publish(Bool(data=event.active))
+                else:
+                    self._send(audio, event)
                 progress(self._bag.seconds(receive_ns), self._bag.duration)
         except TruncatedBagError as error:
             self.truncated = str(error)
@@ -243,7 +264,6 @@ class _Player:
     def _send(self, audio: AudioPublisher, sound: Sound) -> None:
         if sound.format != self._format:
             self._tell(audio, sound.format)
-        self._tell_time(sound.message.receive_ns)
         audio.send(sound.message.data, sound.message.stamp_ns, "microphone")
         rate = sound.format.sample_rate
         self.envelope.add(sound.frames, sound.start, rate)

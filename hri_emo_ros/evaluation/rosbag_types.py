@@ -29,6 +29,7 @@ SPEECH = "hri_emo_msgs/msg/Speech"
 TRANSCRIPT = "hri_emo_msgs/msg/Transcript"
 EMOTION_STATE = "hri_emo_msgs/msg/EmotionState"
 CONVERSATION = "hri_emo_msgs/msg/ConversationEmotion"
+EXPLANATION = "hri_emo_msgs/msg/EmotionExplanation"
 
 # https://github.com/ros-drivers/audio_common (ros2 branch): what rosdep installs.
 _ROS_DRIVERS = {

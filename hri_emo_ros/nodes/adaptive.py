@@ -3,7 +3,7 @@
 
 Robots publish audio as several types, reliable or not, latched or not. A subscription of the wrong
 type or with a stricter quality of service would stay silent without a word, so this one asks the
-graph, follows changes, and can say what it sees.
+graph, follows changes, and says in diagnostics who publishes what cannot be taken.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from hri_emo_ros.nodes.diagnostics import Level
+from hri_emo_ros.nodes.lifecycle import HriNode
 
 SEARCH_PERIOD = 0.1
 """Seconds between looks at the graph; one look costs some 50 us."""
@@ -30,18 +32,20 @@ class AdaptiveSubscription:
         callback: takes a message; called by the node's executor.
         qos: depth, and the reliability and durability to ask for where the publishers offer them;
             weaker offers are taken as they are.
+        advice: what to change where somebody publishes another type on the topic.
     """
 
     def __init__(
         self,
-        node: Node,
+        node: HriNode,
         topic: str,
         types: Mapping[str, type],
         callback: Callable[[Any], None],
         qos: QoSProfile,
+        advice: str = "",
     ) -> None:
         self._node, self._types, self._callback, self._wanted = node, dict(types), callback, qos
-        self._topic = topic
+        self._topic, self._advice = topic, advice
         self.topic = node.resolve_topic_name(topic)
         """Fully qualified, remapped."""
         self._subscription: Any = None
@@ -58,24 +62,25 @@ class AdaptiveSubscription:
         return self._offered
 
     def publishers(self) -> list[TopicEndpointInfo]:
-        """Who publishes on the topic now, of whatever type."""
+        """Who publishes on the topic now what can be taken."""
+        return [offer for offer in self._all() if offer.topic_type in self._types]
+
+    def _all(self) -> list[TopicEndpointInfo]:
         return self._node.get_publishers_info_by_topic(self._topic)
 
     def describe_publishers(self) -> str:
-        """The publishers in words, for error messages."""
+        """The publishers in words, of whatever type, for error messages."""
         seen = sorted(
-            {
-                f"{p.node_namespace.rstrip('/')}/{p.node_name} ({p.topic_type})"
-                for p in self.publishers()
-            }
+            {f"{p.node_namespace.rstrip('/')}/{p.node_name} ({p.topic_type})" for p in self._all()}
         )
         return ", ".join(seen) if seen else "no publisher"
 
     def look(self) -> None:
         """Adapt to the publishers there are now."""
-        offers = self.publishers()
+        offers = self._all()
         present = {offer.topic_type for offer in offers}
         kind = next((name for name in self._types if name in present), None)
+        self._tell_strangers(present, kind)
         if kind is None:
             if offers:
                 # No second type on a topic that is not ours to read: the ROS tools refuse to show such.
@@ -97,7 +102,19 @@ class AdaptiveSubscription:
         if (kind, reliability, durability) != self._current:
             self._subscribe((kind, reliability, durability))
 
+    def _tell_strangers(self, present: set[str], kind: str | None) -> None:
+        """Say so where somebody publishes what cannot be taken; DDS keeps silent about it."""
+        level, text = Level.OK, ""
+        if self._types and present - set(self._types):
+            level = Level.ERROR if kind is None else Level.WARN
+            text = (
+                f"{self.topic} is to carry {' or '.join(self._types)}; there: {self.describe_publishers()}: "
+                f"remap '{self._topic}'{self._advice and ' or ' + self._advice}"
+            )
+        self._node.diagnostics.condition(f"type on {self._topic}", level, text)
+
     def destroy(self) -> None:
+        self._node.diagnostics.condition(f"type on {self._topic}", Level.OK)
         self._node.destroy_timer(self._timer)
         self._unsubscribe()
 

@@ -67,6 +67,9 @@ def fill(kind: type[M], fields: Mapping[str, Any]) -> M:
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             element = types[name].removeprefix("sequence<").rstrip(">").rpartition("/")[2]
             value = [fill(_ELEMENTS[element], item) for item in value]
+        elif isinstance(value, (int, float, np.generic)):
+            # An int for a float, or one of numpy's numbers, would abort the process when it is published.
+            value = type(getattr(message, name))(value)
         setattr(message, name, value)
     return message
 

@@ -34,6 +34,9 @@ LOOK = 0.5
 """Seconds between looks at whether anybody publishes words."""
 FORGET_WAIT = 10.0
 """Seconds that a request to forget waits for the utterance in work."""
+CLOCK_TOLERANCE = 2.0
+"""Seconds by which chunks may be behind this node's clock, or ahead of it, that are stamped by it: what may be
+a pause is held back."""
 QUEUE = 4000
 """Messages that may wait while the model works: a quarter of an hour of speech."""
 
@@ -57,6 +60,8 @@ class EmotionNode(HriNode):
         self._forget: Any = None
         self._stream = ""
         self._frame = ""
+        self._clocks_apart = True
+        """The audio's stamps are not of this node's clock."""
         self._listeners = ListenOnceServer(self)
         self._announced: TranscriptMsg | None = None
         """Of an utterance of a stream whose speech has not come yet."""
@@ -116,7 +121,12 @@ class EmotionNode(HriNode):
             return
         name, kind, callback = self._words_type
         self._words = AdaptiveSubscription(
-            self, "transcript", {name: kind}, callback, qos.TRANSCRIPT
+            self,
+            "transcript",
+            {name: kind},
+            callback,
+            qos.TRANSCRIPT,
+            "set transcript.source",
         )
         self._inputs.append(self._words)
         self._look = self.create_timer(
@@ -264,6 +274,8 @@ class EmotionNode(HriNode):
                 self._take_transcript(self._announced, arrived)
             self._announced = None
         self._frame = message.header.frame_id
+        behind_ns = self.get_clock().now().nanoseconds - conversions.to_ns(message.header.stamp)
+        self._clocks_apart = not -CLOCK_TOLERANCE <= behind_ns * 1e-9 <= CLOCK_TOLERANCE
         self._joiner.speech(conversions.chunk_of(message), time.monotonic(), arrived)
 
     def _take_transcript(self, message: TranscriptMsg, arrived: float) -> None:
@@ -274,24 +286,46 @@ class EmotionNode(HriNode):
             else:
                 self.diagnostics.count("transcripts of another stream")
             return
-        self._joiner.transcript(
-            message.utterance_id or None,
+        self._join(
             conversions.transcript_of(message),
-            time.monotonic(),
             arrived - max(0.0, message.queueing),
-            final=message.stage == TranscriptMsg.STAGE_FINAL,
+            message.stage == TranscriptMsg.STAGE_FINAL,
+            message.utterance_id or None,
+            conversions.to_ns(message.header.stamp),
         )
 
     def _take_string(self, message: String, arrived: float) -> None:
-        assert self._joiner is not None
-        words = Transcript(message.data.strip())
-        self._joiner.transcript(None, words, time.monotonic(), arrived)
+        self._join(Transcript(message.data.strip()), arrived)
 
     def _take_live_speech(self, message: Any, arrived: float) -> None:
-        assert self._joiner is not None
-        final = bool(message.final)
         words = conversions.transcript_of_live_speech(message, self._language)
-        self._joiner.transcript(None, words, time.monotonic(), arrived, final=final)
+        self._join(words, arrived, bool(message.final))
+
+    def _join(
+        self,
+        words: Transcript,
+        arrived: float,
+        final: bool = True,
+        utterance_id: int | None = None,
+        spoken_ns: int = 0,
+    ) -> None:
+        assert self._joiner is not None
+        # A recogniser that names no utterance may stamp its words by another clock than the audio's.
+        spoken = spoken_ns if spoken_ns and not self._clocks_apart else None
+        late = self._joiner.counters["late_transcripts"]
+        self._joiner.transcript(
+            utterance_id, words, time.monotonic(), arrived, final=final, spoken_ns=spoken
+        )
+        if self._joiner.counters["late_transcripts"] > late:
+            advice = (
+                "" if utterance_id else "; a recogniser that hears no words is to send empty ones"
+            )
+            self.diagnostics.failure(
+                "late words",
+                "words came after their utterance's final state: they are dropped; the recogniser is too "
+                f"slow for final.hold{advice}",
+                Level.WARN,
+            )
 
     def _tick(self) -> None:
         if self._joiner is not None:

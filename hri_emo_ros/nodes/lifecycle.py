@@ -52,6 +52,7 @@ class HriNode(LifecycleNode):
         self._declared: dict[str, Parameter] = {p.name: p for p in NODES[kind]}
         self._declare()
         self.diagnostics = Diagnostics(self, self._values)
+        self.add_pre_set_parameters_callback(self._widen)
         self.add_on_set_parameters_callback(self._check_changes)
         self.add_post_set_parameters_callback(self._take_changes)
         if self._problems:
@@ -72,6 +73,9 @@ class HriNode(LifecycleNode):
 
     def dismantle(self) -> None:
         raise NotImplementedError
+
+    def check_together(self, parameters: dict[str, Value]) -> None:
+        """Raise HriEmoError where values that are allowed each by itself do not fit one another."""
 
     def changed(self, parameters: dict[str, Value]) -> None:
         """All parameters after some changed while configured."""
@@ -117,15 +121,25 @@ class HriNode(LifecycleNode):
                 parameter.name, value, _descriptor(parameter), ignore_override=True
             )
 
+    def _widen(self, changes: list[RosParameter]) -> list[RosParameter]:
+        """An integer will do where a number is meant: `ros2 param set` makes one of "1"."""
+        return [
+            RosParameter(change.name, value=float(change.value))
+            if change.type_ is RosParameter.Type.INTEGER
+            and change.name in self._declared
+            and isinstance(self._declared[change.name].default, float)
+            else change
+            for change in changes
+        ]
+
     def _check_changes(self, changes: list[RosParameter]) -> SetParametersResult:
-        for change in changes:
-            parameter = self._declared.get(change.name)
-            if parameter is None:
-                continue
-            try:
-                parameter.check(change.value)
-            except HriEmoError as error:
-                return SetParametersResult(successful=False, reason=str(error))
+        own = {c.name: c.value for c in changes if c.name in self._declared}
+        try:
+            checked = {name: self._declared[name].check(value) for name, value in own.items()}
+            if checked:
+                self.check_together(self.parameters() | checked)
+        except HriEmoError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _take_changes(self, changes: list[RosParameter]) -> None:

@@ -14,10 +14,12 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from hri_emo_msgs.msg import Speech
+from hri_emo_ros.audio.arrival import LIKELY_DELAY
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.input import InputReport
 from hri_emo_ros.audio.messages import info_format, read_message
 from hri_emo_ros.audio.pcm import PcmFormat, declared_format
+from hri_emo_ros.audio.segments import SegmenterConfig
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import audio_messages, conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
@@ -53,6 +55,10 @@ class SpeechNode(HriNode):
         self._subscriptions_: list[AdaptiveSubscription] = []
         self._watch: Any = None
         self._robot_speaks = False
+        self._robot_since = 0.0
+        """When it began to speak, steady clock, s."""
+        self._clocks_apart = False
+        """It was said already."""
         self._unheard = 0.0
         """Seconds of audio that came while nobody listened to `speech`."""
         self._listened_to = False
@@ -65,9 +71,12 @@ class SpeechNode(HriNode):
         self._format = declared_format(parameters)
         self._info: PcmFormat | None = None
         self._info_refused = False
+        self._carried = False
+        """The messages say themselves in what format they are."""
         self._frame = str(parameters["audio.frame_id"])
         self._stream = ""
-        self._held: list[Any] = []
+        self._held: list[Callable[[], None]] = []
+        """What waits for AudioInfo, in the order in which it came."""
         self._opened = self._last_audio = time.monotonic()
         self._heard = False
         self._front_end = AudioFrontEnd(parameters)
@@ -81,18 +90,25 @@ class SpeechNode(HriNode):
             dropped=self._on_dropped,
         )
         types = audio_messages.audio_types(str(parameters["audio.message_type"]))
-        self._audio = AdaptiveSubscription(self, "audio", types, self._on_audio, qos.AUDIO)
-        self._infos = AdaptiveSubscription(
-            self, "audio_info", audio_messages.info_types(), self._on_info, qos.AUDIO_INFO
+        self._audio = AdaptiveSubscription(
+            self, "audio", types, self._on_audio, qos.AUDIO, "check audio.message_type"
         )
-        robot = AdaptiveSubscription(
+        self._infos = AdaptiveSubscription(
+            self,
+            "audio_info",
+            audio_messages.info_types(),
+            self._on_info,
+            qos.AUDIO_INFO,
+            "set audio.use_info to false",
+        )
+        self._robot = AdaptiveSubscription(
             self,
             "robot_speaking",
             {"std_msgs/msg/Bool": Bool},
             self._on_robot_speaking,
             qos.EVENT,
         )
-        self._subscriptions_ = [self._audio, self._infos, robot]
+        self._subscriptions_ = [self._audio, self._infos, self._robot]
         self._tell_muted()
         self._watch = self.create_timer(
             WATCH_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -102,7 +118,7 @@ class SpeechNode(HriNode):
         # A new stream: numbers of utterances start over, and listeners can tell.
         self._stream = uuid.uuid4().hex[:12]
         self._opened = self._last_audio = time.monotonic()
-        self._heard = False
+        self._heard = self._clocks_apart = False
         self._command(self._restart)
         if self._robot_speaks:
             self._tell_robot()
@@ -128,13 +144,19 @@ class SpeechNode(HriNode):
             del self._speech
         self._front_end = None
 
+    def check_together(self, parameters: dict[str, Value]) -> None:
+        if self._front_end is not None:
+            self._front_end.check(parameters)
+        else:
+            SegmenterConfig.from_parameters(parameters)
+
     def changed(self, parameters: dict[str, Value]) -> None:
         before, self._settings = self._settings, parameters
         declared = declared_format(parameters)
         self._command(lambda: self._configure(parameters))
         if not parameters["audio.use_info"]:
             self._refuse_info("")
-        untold = self._info is None or not parameters["audio.use_info"]
+        untold = not self._carried and (self._info is None or not parameters["audio.use_info"])
         if untold and (declared, parameters["audio.use_info"]) != (
             declared_format(before), before["audio.use_info"]
         ):  # fmt: skip
@@ -152,6 +174,8 @@ class SpeechNode(HriNode):
             "type": self._audio.type_name or "none yet",
             "format": f"{shown.sample_rate} Hz, {shown.channels} ch, {shown.sample_format}",
             "format from": "AudioInfo" if self._format is self._info else "parameters or message",
+            "stamps behind this node's clock (s)": self._front_end.behind,
+            "robot speaking": self._robot_speaks,
             "input level (dBFS)": self._front_end.input.level_dbfs,
             "muted": self._muted,
             "audio waiting (s)": float(self._worker.waiting) if self._worker else 0.0,
@@ -171,7 +195,7 @@ class SpeechNode(HriNode):
             return
         received_ns = self.get_clock().now().nanoseconds
         if self._info_awaited():
-            self._held.append((message, received_ns))
+            self._held.append(lambda: self._pass(message, received_ns))
             return
         self._release()
         self._pass(message, received_ns)
@@ -204,8 +228,8 @@ class SpeechNode(HriNode):
 
     def _release(self) -> None:
         held, self._held = self._held, []
-        for message, received_ns in held:
-            self._pass(message, received_ns)
+        for pass_on in held:
+            pass_on()
 
     def _pass(self, message: Any, received_ns: int) -> None:
         try:
@@ -217,6 +241,7 @@ class SpeechNode(HriNode):
             # Bytes of an unknown coding would be heard as loud noise, or as somebody.
             self.diagnostics.count("refused messages")
             return
+        self._carried = audio.format is not None
         if audio.format is not None and audio.format != self._format:
             self._set_format(audio.format)
         self._frame = audio.frame_id or str(self._settings["audio.frame_id"])
@@ -224,7 +249,8 @@ class SpeechNode(HriNode):
         stamp = received_ns if audio.stamp_ns is None else audio.stamp_ns
         received = audio.stamp_ns is None
         self._command(
-            lambda: self._push(audio.data, stamp, received), len(audio.data) / bytes_per_second
+            lambda: self._push(audio.data, stamp, received, received_ns),
+            len(audio.data) / bytes_per_second,
         )
 
     def _on_info(self, message: Any) -> None:
@@ -245,18 +271,29 @@ class SpeechNode(HriNode):
         self.diagnostics.condition("audio_info", level, reason)
 
     def _on_robot_speaking(self, message: Bool) -> None:
+        if message.data and not self._robot_speaks:
+            self._robot_since = time.monotonic()
         self._robot_speaks = message.data
         if self.state == "active":
             self._tell_robot()
 
     def _tell_robot(self) -> None:
-        active, stamp = self._robot_speaks, self.get_clock().now().nanoseconds
-        self._command(lambda: self._robot(active, stamp))
+        active, arrived_ns = self._robot_speaks, self.get_clock().now().nanoseconds
+
+        def tell() -> None:
+            self._command(lambda: self._note_robot(active, arrived_ns))
+
+        if self._held:  # The audio that came before it is told first.
+            self._held.append(tell)
+        else:
+            tell()
 
     def _look(self) -> None:
         """Say so when no audio comes, and who publishes what on the topic."""
         if self.state != "active":
             return
+        self._check_robot()
+        self._check_clocks()
         silent = time.monotonic() - self._last_audio
         if self._held and time.monotonic() - self._opened >= INFO_WAIT:
             self._release()
@@ -292,6 +329,34 @@ class SpeechNode(HriNode):
             level = Level.WARN
         self.diagnostics.condition("input", level, text)
 
+    def _check_robot(self) -> None:
+        """A robot that never says that it has stopped leaves people unheard."""
+        limit = float(self._settings["robot_speaking.limit"])
+        seconds = time.monotonic() - self._robot_since
+        level, text = Level.OK, ""
+        if self._robot_speaks and seconds > limit:
+            level = Level.WARN
+            heard = (
+                "nothing is listened to"
+                if self._settings["robot_speaking.mute"]
+                else "all states abstain"
+            )
+            text = (
+                f"{self._robot.topic} has been true for more than {limit:g} s and {heard} meanwhile; its "
+                f"publisher: {self._robot.describe_publishers()} (robot_speaking.limit)"
+            )
+        self.diagnostics.condition("robot speaking", level, text)
+
+    def _check_clocks(self) -> None:
+        behind = self._front_end.behind if self._front_end is not None else 0.0
+        if self._clocks_apart or not abs(behind) * 1e9 > LIKELY_DELAY:
+            return
+        self._clocks_apart = True
+        self.get_logger().warning(
+            f"the audio's stamps are {abs(behind):.1f} s {'behind' if behind > 0 else 'ahead of'} this node's "
+            "clock: states carry the audio's, and robot_speaking is taken for the samples that come in with it"
+        )
+
     def _on_dropped(self, job: _Job) -> None:
         self.diagnostics.count("dropped messages")
         self.diagnostics.failure(
@@ -308,7 +373,7 @@ class SpeechNode(HriNode):
 
     # -- in the worker's thread -----------------------------------------------------------------
 
-    def _push(self, data: bytes, stamp_ns: int, received: bool) -> None:
+    def _push(self, data: bytes, stamp_ns: int, received: bool, arrived_ns: int) -> None:
         if self._front_end is None:
             return
         if self._speech.get_subscription_count() == 0:
@@ -325,7 +390,7 @@ class SpeechNode(HriNode):
                 f"{self._unheard:.1f} s of audio passed before anybody listened to "
                 f"{self._speech.topic_name}"
             )
-        self._publish(self._front_end.push(data, stamp_ns, received=received))
+        self._publish(self._front_end.push(data, stamp_ns, received, arrived_ns))
 
     def _restart(self) -> None:
         self._front_end = AudioFrontEnd(self._settings)
@@ -336,9 +401,9 @@ class SpeechNode(HriNode):
         if self._front_end is not None:
             self._front_end.set_format(pcm_format)
 
-    def _robot(self, active: bool, stamp_ns: int) -> None:
+    def _note_robot(self, active: bool, arrived_ns: int) -> None:
         if self._front_end is not None:
-            self._front_end.robot_speaking(active, stamp_ns)
+            self._front_end.robot_speaking(active, arrived_ns)
 
     def _flush(self) -> None:
         if self._front_end is not None:

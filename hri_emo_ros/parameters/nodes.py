@@ -125,6 +125,13 @@ SPEECH_NODE: tuple[Parameter, ...] = (
         0.0,
         5.0,
     ),
+    P(
+        "robot_speaking.limit",
+        60.0,
+        "Time for which robot_speaking may stay true before diagnostics turn to WARN, s.",
+        1.0,
+        3600.0,
+    ),
 )
 
 ASR_NODE: tuple[Parameter, ...] = (

@@ -318,9 +318,13 @@ class VoiceMemory:
         self.counters["voices_joined"] += 1
 
     def _forget_silent(self, now_ns: int) -> None:
-        if self.forget_after > 0:
-            oldest = now_ns - round(self.forget_after * 1e9)
-            for name in [n for n, v in self._voices.items() if v.last_heard_ns < oldest]:
+        if self.forget_after <= 0:
+            return
+        oldest = now_ns - round(self.forget_after * 1e9)
+        for name, voice in list(self._voices.items()):
+            # Where the sensor's clock was set back, nobody is kept longer for it.
+            voice.last_heard_ns = min(voice.last_heard_ns, now_ns)
+            if voice.last_heard_ns < oldest:
                 self.forget(name)
 
     def _let_go(self) -> None:

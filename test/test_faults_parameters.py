@@ -1,0 +1,137 @@
+"""Parameters that change while the nodes run: refused with the bound, taken at once, and no utterance is cut."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from ros_playing import Heard, clips, counter, double, play, set_parameter
+
+from hri_emo_ros.nodes.graph import Graph
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+
+DEFAULTS = {
+    "segment.max_length": 15.0, "segment.pre_roll": 0.3, "segment.pause": 0.6, "vad.threshold": 0.4,
+    "segment.min_speech": 0.25,
+}  # fmt: skip
+
+
+def integer(value: int) -> ParameterValue:
+    return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
+
+
+def set_at_once(graph: Graph, values: dict[str, ParameterValue]) -> tuple[bool, str]:
+    """Like `ros2 param load` of a node that has them all: (accepted, why not)."""
+    client = graph.node.create_client(
+        SetParametersAtomically, "/speech_node/set_parameters_atomically"
+    )
+    assert client.wait_for_service(10.0)
+    changes = [Parameter(name=name, value=value) for name, value in values.items()]
+    future = client.call_async(SetParametersAtomically.Request(parameters=changes))
+    assert graph.spin_until(future.done, 10.0)
+    graph.node.destroy_client(client)
+    result = future.result().result
+    return result.successful, result.reason
+
+
+def present(graph: Graph, *names: str) -> list[float]:
+    client = graph.node.create_client(GetParameters, "/speech_node/get_parameters")
+    assert client.wait_for_service(10.0)
+    future = client.call_async(GetParameters.Request(names=list(names)))
+    assert graph.spin_until(future.done, 10.0)
+    graph.node.destroy_client(client)
+    return [value.double_value for value in future.result().values]
+
+
+@pytest.fixture(autouse=True)
+def restored(graph: Graph):  # type: ignore[no-untyped-def]
+    yield
+    assert set_at_once(graph, {k: double(v) for k, v in DEFAULTS.items()}) == (True, "")
+
+
+@pytest.mark.fault(
+    "node", "a parameter out of its bounds, or lengths that do not fit one another",
+    does="refuse them and keep the old ones, all of them",
+    shows="the refusal names both parameters and the bound",
+)  # fmt: skip
+def test_a_refusal_names_the_bound_and_changes_nothing(graph: Graph, heard: Heard) -> None:
+    accepted, reason = set_parameter(graph, "speech_node", "segment.pause", double(9.0))
+    assert not accepted
+    assert "segment.pause" in reason and "0.1" in reason and "5.0" in reason
+    accepted, reason = set_parameter(graph, "speech_node", "segment.min_speech", double(5.0))
+    assert accepted, reason
+    accepted, reason = set_parameter(graph, "speech_node", "segment.max_length", double(5.2))
+    assert not accepted
+    assert "segment.max_length is 5.2 s" in reason
+    assert "segment.pre_roll + segment.min_speech (5.3 s)" in reason
+    # One of several is refused: none is taken.
+    both = {"segment.pause": double(1.0), "segment.max_length": double(1.0)}
+    accepted, reason = set_at_once(graph, both)
+    assert not accepted and "segment.max_length is 1 s" in reason
+    assert present(graph, "segment.pause", "segment.max_length") == [0.6, 15.0]
+    # What fits together is taken, though each alone would not.
+    both = {"segment.min_speech": double(0.1), "segment.max_length": double(1.0)}
+    assert set_at_once(graph, both) == (True, "")
+
+
+@pytest.mark.fault(
+    "node", "an integer for a number (`ros2 param set /speech_node segment.pause 1`)",
+    does="take it", shows="the parameter is 1.0",
+)  # fmt: skip
+def test_an_integer_will_do_where_a_number_is_meant(graph: Graph, heard: Heard) -> None:
+    assert set_parameter(graph, "speech_node", "segment.pause", integer(1)) == (True, "")
+    assert present(graph, "segment.pause") == [1.0]
+    accepted, reason = set_parameter(graph, "speech_node", "segment.pause", integer(9))
+    assert not accepted and "5.0" in reason
+    assert set_parameter(graph, "emotion_node", "final.hold", integer(3)) == (True, "")
+    assert not set_parameter(graph, "speech_node", "audio.channels", double(2.0))[0]
+
+
+@pytest.mark.fault(
+    "node", "parameters change in the midst of an utterance (lengths, thresholds, channel)",
+    does="end it by the old ones, take the new ones with the next",
+    shows="one utterance, sample for sample the same; the next by the new lengths",
+)  # fmt: skip
+def test_no_utterance_is_cut_by_a_change(graph: Graph, heard: Heard) -> None:
+    recording = clips("emodb_11a02Wc", "lj_LJ001-0008")
+    play(graph, recording)
+    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    (_, first), (_, second) = heard.utterances
+    heard.clear()
+
+    def change() -> None:
+        assert graph.spin_until(lambda: heard.speech, 30.0)  # It is being spoken.
+        values = {"segment.max_length": 1.0, "segment.pause": 0.1, "vad.threshold": 0.5}
+        assert set_at_once(graph, {k: double(v) for k, v in values.items()}) == (True, "")
+
+    play(graph, recording, start_ns=2 * 10**18, events={110: change})
+    assert graph.spin_until(lambda: len(heard.finals) > 2, 60.0)
+    graph.spin(1.0)
+    lengths = [samples for _, samples in heard.utterances]
+    assert lengths[0] == first
+    assert len(lengths) > 2 and max(lengths[1:]) < second
+
+
+@pytest.mark.fault(
+    "node", "`audio.channel` that the present audio does not have is set while it plays",
+    does="refuse it, go on", shows="the refusal names the channels; one state",
+)  # fmt: skip
+def test_a_channel_that_the_present_audio_does_not_have_is_refused(
+    graph: Graph, heard: Heard
+) -> None:
+    recording = clips("emodb_11a02Wc")
+    answers: list[tuple[bool, str]] = []
+
+    def change() -> None:
+        assert graph.spin_until(lambda: heard.speech, 30.0)
+        answers.append(set_parameter(graph, "speech_node", "audio.channel", integer(2)))
+
+    play(graph, recording, channels=2, events={110: change})
+    assert graph.spin_until(lambda: heard.finals, 60.0)
+    assert answers == [(False, "audio.channel is 2, must be -1 to 1: the audio has 2 channel(s)")]
+    status = heard.status("speech_node")
+    assert status is not None and counter(status, "failures: audio") == ""
