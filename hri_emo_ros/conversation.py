@@ -183,7 +183,7 @@ class Conversation:
         )
 
     def _tone(self, voice_id: str, said: list[_Said], now_ns: int) -> Tone:
-        tone = Tone(voice_id, len(said), sum(s.speech for s in said))
+        tone = Tone(voice_id, len(said), sum((s.speech for s in said), 0.0))
         if tone.speech_seconds < LEAST_SPEECH:
             return replace(
                 tone,
