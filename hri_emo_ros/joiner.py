@@ -31,7 +31,7 @@ from hri_emo_ros.types import (
     Transcript,
     TranscriptStatus,
 )
-from hri_emo_ros.voices.encoder import Embedding
+from hri_emo_ros.voices.encoder import Embedding, SpeakerEncoder, VoiceEncoder
 from hri_emo_ros.voices.memory import NOBODY, Speaker, VoiceMemory
 from hri_emo_ros.voices.profiles import load_profiles, save_profiles
 
@@ -97,6 +97,7 @@ class UtteranceJoiner:
         emit: receives each outcome.
         live: whether `now` runs with the sound. Only then do the latencies hold waiting times;
             otherwise they are times of computing.
+        encoder: tells voices apart; None makes the package's own.
 
     Raises:
         HriEmoError: a value or the file of profiles is refused.
@@ -108,8 +109,10 @@ class UtteranceJoiner:
         parameters: Mapping[str, Any],
         emit: Callable[[Outcome], None],
         live: bool = True,
+        encoder: VoiceEncoder | None = None,
     ) -> None:
         self.engine = engine
+        self._encoder = encoder
         self.emit = emit
         self.live = live
         self.counters: dict[str, int] = dict.fromkeys(
@@ -120,6 +123,7 @@ class UtteranceJoiner:
                 "unclosed",
                 "finals",
                 "provisionals",
+                "provisionals_skipped",
                 "abstained",
                 "without_words",
                 "rejected_transcripts",
@@ -175,7 +179,11 @@ class UtteranceJoiner:
             return
         self._profiles = str(values["voices.profiles"])
         if self.voices is None:
-            voices = VoiceMemory(int(values["voices.max"]), counters=self.counters)
+            voices = VoiceMemory(
+                int(values["voices.max"]),
+                counters=self.counters,
+                encoder=self._encoder or SpeakerEncoder(),
+            )
             if self._profiles and self.engine is not None:
                 load_profiles(voices, Path(self._profiles), self.engine.model_id)
             self.voices = voices
@@ -202,6 +210,11 @@ class UtteranceJoiner:
     def words_expected(self) -> bool:
         """Whether utterances wait for words at all (`transcript.source`)."""
         return self._words_expected
+
+    @property
+    def recogniser_silent(self) -> bool:
+        """Words were awaited in vain for so many utterances in a row that they no longer are."""
+        return self._in_vain >= SILENT_AFTER
 
     @property
     def in_work(self) -> int:
@@ -257,7 +270,11 @@ class UtteranceJoiner:
             chunk.endpoint or len(pending.audio) >= pending.next_provisional
         ):
             pending.next_provisional = (len(pending.audio) // self._period + 1) * self._period
-            self._estimate_provisional(pending, now)
+            if pending.queued * SAMPLE_RATE > self._period:
+                # Behind by more than a period: what the person says now matters more than what they said then.
+                self.counters["provisionals_skipped"] += 1
+            else:
+                self._estimate_provisional(pending, now)
         self._finish_ready(now, arrived)
 
     def transcript(
@@ -399,7 +416,7 @@ class UtteranceJoiner:
             return False
         if self._claims and pending.audio.utterance_id > self._claimed:
             return False
-        return self._in_vain < SILENT_AFTER
+        return not self.recogniser_silent
 
     def _finish_oldest(self, now: float) -> None:
         _, pending = self._utterances.popitem(last=False)
@@ -570,7 +587,8 @@ class UtteranceJoiner:
         return replace(estimate, voice_id=speaker.voice_id), error
 
     def _failed(self, what: str, problem: Exception) -> str:
-        self.last_error = f"{type(problem).__name__}: {problem}"
+        known = isinstance(problem, HriEmoError)
+        self.last_error = str(problem) if known else f"{type(problem).__name__}: {problem}"
         self.counters["errors"] += 1
         _logger.error("%s failed: %s", what, self.last_error)
         return self.last_error

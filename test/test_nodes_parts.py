@@ -24,7 +24,6 @@ from hri_emo_ros.audio.messages import info_format, read_message
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import audio_messages, conversions
-from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.pipeline import Outcome
 from hri_emo_ros.types import (
     AbstainReason,
@@ -36,6 +35,7 @@ from hri_emo_ros.types import (
     TranscriptStatus,
     Word,
 )
+from hri_emo_ros.worker import Worker
 
 QUALITY = SignalQuality(snr_db=12.5, level_dbfs=-30.0, clipped_fraction=0.25, speech_fraction=0.5)
 

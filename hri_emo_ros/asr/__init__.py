@@ -32,7 +32,22 @@ class Recogniser(Protocol):
         """Recognise something once, so that the first utterance is not the slowest."""
 
 
-def make_recogniser(parameters: Mapping[str, Any]) -> Recogniser | None:
+class LoadedRecogniser(Recogniser, Protocol):
+    """A recogniser with a model of its own."""
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+
+    def configure(self, parameters: Mapping[str, Any]) -> None:
+        """Take new values of the parameters that are not read-only.
+
+        Raises:
+            HriEmoError: a value is refused.
+        """
+
+
+def make_recogniser(parameters: Mapping[str, Any]) -> LoadedRecogniser | None:
     """The recogniser that the values of the asr node ask for; None for ``asr.backend: none``.
 
     Raises:

@@ -53,6 +53,8 @@ class MoonshineRecogniser:
         HriEmoError: a value is refused, or the model is not there or not this one.
     """
 
+    device = "cpu"
+
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         values = declared.check("asr_node", parameters)
         folder = find_model(str(values["moonshine.model"]))

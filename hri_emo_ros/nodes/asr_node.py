@@ -10,15 +10,16 @@ from typing import Any
 
 from hri_emo_msgs.msg import Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
-from hri_emo_ros.asr import Recogniser, make_recogniser
+from hri_emo_ros.asr import LoadedRecogniser, make_recogniser
 from hri_emo_ros.asr.endpoint import EndpointRecogniser, Recognition, SpeechCollector
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
-from hri_emo_ros.nodes.lifecycle import HriNode, run
-from hri_emo_ros.nodes.worker import Worker
+from hri_emo_ros.nodes.lifecycle import STUCK, HriNode, run
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
+from hri_emo_ros.watched import WatchedRecogniser
+from hri_emo_ros.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class AsrNode(HriNode):
     whatever happens to it.
     """
 
-    def __init__(self) -> None:
-        super().__init__("asr_node")
-        self._recogniser: Recogniser | None = None
+    def __init__(self, **options: Any) -> None:
+        super().__init__("asr_node", **options)
+        self._recogniser: WatchedRecogniser | None = None
         self._worker: Worker[_Job] | None = None
         self._input: AdaptiveSubscription | None = None
         self._collector = SpeechCollector()
@@ -51,11 +52,11 @@ class AsrNode(HriNode):
         self._recognised = self._passed_over = self._rejected = 0
 
     def build(self, parameters: dict[str, Value]) -> None:
-        self._recogniser = make_recogniser(parameters)
-        if self._recogniser is None:
+        if parameters["asr.backend"] == "none":
             self.get_logger().info("asr.backend is 'none': no transcripts are published")
             return
-        self._recogniser.warm_up()
+        self._recogniser = WatchedRecogniser(parameters, self._load, self.out_of_order)
+        self.stuck_after = float(parameters["asr.timeout"]) + STUCK
         self._words = EndpointRecogniser(self._recogniser)
         self._transcripts = self.create_lifecycle_publisher(
             TranscriptMsg, "transcript", qos.TRANSCRIPT
@@ -65,10 +66,15 @@ class AsrNode(HriNode):
             self._work,
             lambda error: self.failed("asr", error),
             capacity=float(parameters["asr.queue"]),
-            # Provisional work is passed over when newer is there, so only utterances that are over pile up.
-            cost=lambda job: float(job.speech is not None and job.speech.final),
+            cost=lambda job: float(job.speech is not None),
+            spare=lambda job: job.speech is not None and not job.speech.final,
             dropped=self._on_dropped,
         )
+
+    def _load(self, parameters: Mapping[str, Any]) -> LoadedRecogniser:
+        found = self.on_device("whisper.device", parameters, make_recogniser)
+        assert found is not None
+        return found
 
     def open(self) -> None:
         if self._worker is None:
@@ -88,16 +94,18 @@ class AsrNode(HriNode):
             self._input = None
         self._collector.clear()
         if self._worker is not None:
-            self._worker.drain(5.0)
+            self._worker.drain(self.patience)
 
     def dismantle(self) -> None:
         if self._worker is not None:
-            self._worker.stop()
+            self._worker.stop(self.patience)
             self._worker = None
         if hasattr(self, "_transcripts"):
             self.destroy_lifecycle_publisher(self._transcripts)
             del self._transcripts
-        self._recogniser = None
+        if self._recogniser is not None:
+            self._recogniser.watched.close(self.patience)
+            self._recogniser = None
 
     def changed(self, parameters: dict[str, Value]) -> None:
         if self._worker is not None:
@@ -107,8 +115,13 @@ class AsrNode(HriNode):
         return f": {self._recogniser.name if self._recogniser else 'no recogniser'}"
 
     def values(self) -> Mapping[str, object]:
+        recogniser = self._recogniser
+        if recogniser is None:
+            return {"recogniser": "none"}
         return {
-            "recogniser": self._recogniser.name if self._recogniser else "none",
+            "recogniser": recogniser.name,
+            "device": recogniser.device,
+            **recogniser.watched.counters,
             "utterances recognised": self._recognised,
             "transcripts rejected": self._rejected,
             "provisional recognitions passed over": self._passed_over,
@@ -139,8 +152,9 @@ class AsrNode(HriNode):
         speech = job.speech
         if speech is None:
             # Cheap: the recogniser keeps its model and takes over the values.
-            configure: Any = self._recogniser
-            configure.configure(job.parameters)
+            assert job.parameters is not None
+            self.stuck_after = float(job.parameters["asr.timeout"]) + STUCK
+            self._recogniser.configure(job.parameters)
             return
         if not speech.final and speech is not self._newest:
             self._passed_over += 1
@@ -149,8 +163,7 @@ class AsrNode(HriNode):
         try:
             transcript = self._words.recognise(speech)
         except Exception as error:
-            self.failed("asr", error)
-            transcript = _failed(f"{type(error).__name__}: {error}")
+            transcript = _failed(self.failed("asr", error))
         if speech.final:
             self._recognised += transcript.status is not TranscriptStatus.FAILED
             self._rejected += transcript.status is TranscriptStatus.REJECTED
@@ -158,6 +171,9 @@ class AsrNode(HriNode):
 
     def _on_dropped(self, job: _Job) -> None:
         assert job.speech is not None
+        if not job.speech.final:
+            self._passed_over += 1
+            return
         self.diagnostics.failure(
             "dropped utterances",
             "the recogniser is too slow: utterances pass without words (asr.queue, or a smaller "

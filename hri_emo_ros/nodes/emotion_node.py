@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
@@ -20,13 +20,17 @@ from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.hri_messages import hri_messages, language_field
-from hri_emo_ros.nodes.lifecycle import HriNode, run
+from hri_emo_ros.nodes.lifecycle import STUCK, HriNode, run
 from hri_emo_ros.nodes.listen_once import ListenOnceServer
-from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
 from hri_emo_ros.types import AbstainReason, Transcript
 from hri_emo_ros.view.shown import from_message
+from hri_emo_ros.watched import WatchedEngine
+from hri_emo_ros.worker import Worker
+
+if TYPE_CHECKING:
+    from hri_emo_ros.engine import EmotionEngine
 
 TICK = 0.02
 """Seconds between looks for utterances whose wait for words is over."""
@@ -48,11 +52,11 @@ class EmotionNode(HriNode):
     time however fast a recording is played.
     """
 
-    def __init__(self) -> None:
-        super().__init__("emotion_node")
+    def __init__(self, **options: Any) -> None:
+        super().__init__("emotion_node", **options)
         self._joiner: UtteranceJoiner | None = None
         self._conversation: Conversation | None = None
-        self._engine: Any = None
+        self._engine: WatchedEngine | None = None
         self._worker: Worker[Callable[[], None]] | None = None
         self._inputs: list[AdaptiveSubscription] = []
         self._words: AdaptiveSubscription | None = None
@@ -67,21 +71,13 @@ class EmotionNode(HriNode):
         """Of an utterance of a stream whose speech has not come yet."""
 
     def build(self, parameters: dict[str, Value]) -> None:
-        # Here and not above: torch is loaded by this node alone, and only when it is needed.
-        from hri_emo_ros.engine import EmotionEngine
-
         source = str(parameters["transcript.source"])
         self._words_type = self._type_of_words(source)
-        self._engine = EmotionEngine(
-            bundle=str(parameters["model.bundle"]),
-            device=str(parameters["model.device"]),
-            threads=int(parameters["model.threads"]),
-            parameters=parameters,
+        self._engine = WatchedEngine(parameters, self._load, self.out_of_order)
+        self._joiner = UtteranceJoiner(
+            self._engine, parameters, self._publish, encoder=self._engine
         )
-        self._engine.warm_up()
-        self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
-        if self._joiner.voices is not None:
-            self._joiner.voices.warm_up()
+        self.stuck_after = 2.0 * float(parameters["model.timeout"]) + STUCK
         self._conversation = Conversation(self._engine, parameters)
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
         self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
@@ -104,6 +100,21 @@ class EmotionNode(HriNode):
             ),
             idle=self._tick,
             period=TICK,
+        )
+
+    def _load(self, parameters: Mapping[str, Any]) -> EmotionEngine:
+        # Here and not above: the model's libraries are loaded by this node alone, and only when it is needed.
+        from hri_emo_ros.engine import EmotionEngine
+
+        return self.on_device(
+            "model.device",
+            parameters,
+            lambda values: EmotionEngine(
+                bundle=str(values["model.bundle"]),
+                device=str(values["model.device"]),
+                threads=int(values["model.threads"]),
+                parameters=values,
+            ),
         )
 
     def open(self) -> None:
@@ -161,7 +172,7 @@ class EmotionNode(HriNode):
         if self._worker is not None and self._joiner is not None:
             joiner = self._joiner
             self._worker.put(lambda: joiner.restart(time.monotonic()))
-            self._worker.drain(5.0)
+            self._worker.drain(self.patience)
         self._listeners.end("emotion_node was deactivated")
 
     def destroy_node(self) -> None:
@@ -173,8 +184,10 @@ class EmotionNode(HriNode):
             self.destroy_service(self._forget)
             self._forget = None
         if self._worker is not None:
-            self._worker.stop()
+            self._worker.stop(self.patience)
             self._worker = None
+        if self._engine is not None:
+            self._engine.watched.close(self.patience)
         for name in ("_states", "_finals", "_tones", "_explanations"):
             if hasattr(self, name):
                 self.destroy_lifecycle_publisher(getattr(self, name))
@@ -184,7 +197,7 @@ class EmotionNode(HriNode):
     def changed(self, parameters: dict[str, Value]) -> None:
         configured = (self._engine, self._joiner, self._conversation)
         if self._worker is not None:
-            self._worker.put(lambda: _configure(configured, parameters))
+            self._worker.put(lambda: self._configure(configured, parameters))
 
     def summary(self) -> str:
         return f": model {self._engine.model_id} on {self._engine.device}"
@@ -195,11 +208,13 @@ class EmotionNode(HriNode):
             return {}
         return {
             "model": engine.model_id,
+            "device": engine.device,
             "labels": ", ".join(engine.labels),
             "utterances in work": joiner.in_work,
             "goals of listen_once waiting": self._listeners.waiting,
             "messages waiting": int(self._worker.waiting) if self._worker else 0,
             "voices known": len(joiner.voices.names) if joiner.voices else 0,
+            **engine.watched.counters,
             **joiner.counters,
         }
 
@@ -330,6 +345,16 @@ class EmotionNode(HriNode):
     def _tick(self) -> None:
         if self._joiner is not None:
             self._joiner.tick(time.monotonic())
+            self.diagnostics.condition(
+                "words",
+                Level.WARN if self._joiner.recogniser_silent else Level.OK,
+                "the recogniser sends no words: the voice alone speaks until it does",
+            )
+
+    def _configure(self, parts: Iterable[Any], parameters: dict[str, Value]) -> None:
+        self.stuck_after = 2.0 * float(parameters["model.timeout"]) + STUCK
+        for part in parts:
+            part.configure(parameters)
 
     def _publish(self, outcome: Outcome) -> None:
         if outcome.estimate.abstain_reason is AbstainReason.ERROR:
@@ -353,11 +378,6 @@ class EmotionNode(HriNode):
                     outcome, outcome.estimate.explanation, self._stream, self._frame
                 )
             )
-
-
-def _configure(parts: Iterable[Any], parameters: dict[str, Value]) -> None:
-    for part in parts:
-        part.configure(parameters)
 
 
 def main() -> int:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import (
@@ -16,6 +18,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
@@ -25,9 +28,16 @@ from rclpy.utilities import remove_ros_args
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes.diagnostics import Diagnostics, Level
 from hri_emo_ros.parameters import NODES, Parameter, Value
+from hri_emo_ros.worker import Worker
 
 # ROS declares these by itself, or anyone may give them to every node.
 _FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+PATIENCE, LAST_PATIENCE = 5.0, 0.5
+"""Seconds for which a transition waits for the work in hand; and the end of the process."""
+STUCK = 5.0
+"""Seconds at one message, beyond what its models may take, after which a worker counts as stuck."""
+
+M = TypeVar("M")
 
 
 class HriNode(LifecycleNode):
@@ -48,11 +58,15 @@ class HriNode(LifecycleNode):
         super().__init__(kind, automatically_declare_parameters_from_overrides=True, **options)
         self.kind = kind
         self.state = "unconfigured"
+        self.patience = PATIENCE
+        self.stuck_after = STUCK
+        self._worker: Worker[Any] | None = None
         self._problems: list[str] = []
         self._declared: dict[str, Parameter] = {p.name: p for p in NODES[kind]}
         self._declare()
         self.diagnostics = Diagnostics(self, self._values)
         self.add_pre_set_parameters_callback(self._widen)
+        self.create_timer(1.0, self._watch_worker, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.add_on_set_parameters_callback(self._check_changes)
         self.add_post_set_parameters_callback(self._take_changes)
         if self._problems:
@@ -187,12 +201,14 @@ class HriNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.guarded("error", self.close)
         self.dismantle()
         self.state = "unconfigured"
         return super().on_error(state)
 
     def finish(self) -> None:
-        """Close and release everything, whatever the state."""
+        """Close and release everything, whatever the state; soon, whatever hangs."""
+        self.patience = LAST_PATIENCE
         if self.state == "active":
             self.close()
         if self.state in ("active", "inactive"):
@@ -206,10 +222,47 @@ class HriNode(LifecycleNode):
         except Exception as error:
             self.failed(kind, error)
 
-    def failed(self, kind: str, error: Exception) -> None:
-        """Report a failure that the node survives."""
+    def failed(self, kind: str, error: BaseException) -> str:
+        """Report a failure that the node survives; returns it in words."""
         known = isinstance(error, HriEmoError)
-        self.diagnostics.failure(kind, str(error) if known else f"{type(error).__name__}: {error}")
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        self.diagnostics.failure(kind, text)
+        return text
+
+    def out_of_order(self, problem: str) -> None:
+        """Say that the node's model does not work, or (empty) that it works again."""
+        self.diagnostics.condition("model", Level.ERROR if problem else Level.OK, problem)
+
+    def on_device(
+        self, parameter: str, values: Mapping[str, Any], make: Callable[[Mapping[str, Any]], M]
+    ) -> M:
+        """What `make` makes; on the CPU, and said, where `parameter` is auto and the GPU there does not work."""
+        try:
+            made = make(values)
+        except Exception as error:
+            if values[parameter] != "auto":
+                raise
+            made = make({**values, parameter: "cpu"})
+            text = f"{parameter} is auto, and the GPU does not work ({error}): the CPU does it"
+            self.diagnostics.condition("device", Level.WARN, text)
+            return made
+        self.diagnostics.condition("device", Level.OK)
+        return made
+
+    def _watch_worker(self) -> None:
+        """A thread that is gone or stuck is never silence."""
+        worker = self._worker
+        if worker is None:
+            self.diagnostics.condition("stuck", Level.OK)
+            return
+        if worker.revive():
+            self.diagnostics.failure("worker", "the worker's thread was gone: started again")
+        stuck = worker.busy >= self.stuck_after
+        self.diagnostics.condition(
+            "stuck",
+            Level.ERROR if stuck else Level.OK,
+            f"has been at one message for more than {self.stuck_after:g} s: it hangs",
+        )
 
     def console(self, text: str) -> None:
         """One INFO line on the console alone: what people say belongs neither on disk nor on /rosout."""
@@ -227,6 +280,13 @@ class HriNode(LifecycleNode):
         return {"state": self.state, **(self.values() if self.state != "unconfigured" else {})}
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """The first signal ends the nodes, wherever they are; a second one must not end that."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = None) -> int:
     """Run nodes in one executor until SIGINT or SIGTERM; the main of every executable.
 
@@ -241,19 +301,26 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
             file=sys.stderr,
         )
         return 2
-    rclpy.init(args=arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
+        rclpy.init(args=arguments)
         _run_nodes(makers, "--autostart" in own)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # What a signal interrupts may fail in many ways.
+        if rclpy.ok():
+            raise
     finally:
         rclpy.try_shutdown()
         # The nodes are full of cycles; while they exist, DDS keeps its shared memory.
         gc.collect()
         rclpy.get_default_context().destroy()
-        # The interpreter would search all of torch for garbage again and again before it ends.
-        gc.freeze()
-    return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not through the interpreter's end: it waits for native code of threads that hang, and takes seconds.
+    os._exit(0)
 
 
 def _run_nodes(makers: Sequence[Callable[[], HriNode]], autostart: bool) -> None:

@@ -25,9 +25,9 @@ from hri_emo_ros.nodes import audio_messages, conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode, run
-from hri_emo_ros.nodes.worker import Worker
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import Fault, SpeechChunk
+from hri_emo_ros.worker import Worker
 
 WATCH_PERIOD = 0.2
 """Seconds between looks at whether audio still comes."""
@@ -48,8 +48,8 @@ class _Job:
 class SpeechNode(HriNode):
     """`audio`, `audio_info` and `robot_speaking` in, `speech` out; `~/mute`."""
 
-    def __init__(self) -> None:
-        super().__init__("speech_node")
+    def __init__(self, **options: Any) -> None:
+        super().__init__("speech_node", **options)
         self._front_end: AudioFrontEnd | None = None
         self._worker: Worker[_Job] | None = None
         self._subscriptions_: list[AdaptiveSubscription] = []
@@ -126,7 +126,7 @@ class SpeechNode(HriNode):
     def close(self) -> None:
         self._command(self._flush)
         if self._worker is not None:
-            self._worker.drain(5.0)
+            self._worker.drain(self.patience)
         self.diagnostics.condition("no audio", Level.OK)
 
     def dismantle(self) -> None:
@@ -137,7 +137,7 @@ class SpeechNode(HriNode):
             self.destroy_timer(self._watch)
             self._watch = None
         if self._worker is not None:
-            self._worker.stop()
+            self._worker.stop(self.patience)
             self._worker = None
         if hasattr(self, "_speech"):
             self.destroy_lifecycle_publisher(self._speech)

@@ -167,6 +167,14 @@ ASR_NODE: tuple[Parameter, ...] = (
         read_only=True,
     ),
     P(
+        "asr.timeout",
+        20.0,
+        "Time that recognising one utterance may take, s; what takes longer hangs: it is given up, and the "
+        "recogniser loaded again.",
+        1.0,
+        600.0,
+    ),
+    P(
         "asr.threads",
         0,
         "CPU threads of the recogniser; 0 takes all cores but one.",
@@ -249,6 +257,14 @@ EMOTION_NODE: tuple[Parameter, ...] = (
         0,
         256,
         read_only=True,
+    ),
+    P(
+        "model.timeout",
+        5.0,
+        "Time that one estimate may take, s; what takes longer hangs: the utterance abstains, and the model is "
+        "loaded again.",
+        0.5,
+        600.0,
     ),
     P(
         "transcript.source",

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -46,6 +47,14 @@ class Embedding:
     """[256] of length 1, none negative; zeros where there is no speech."""
     seconds: float
     """Speech that it was made of, s."""
+
+
+class VoiceEncoder(Protocol):
+    """What the memory of voices asks of a speaker encoder."""
+
+    def embed(self, samples: FloatArray) -> Embedding: ...
+
+    def warm_up(self) -> None: ...
 
 
 NOTHING = Embedding(np.zeros(SIZE, np.float32), 0.0)

@@ -19,7 +19,7 @@ from hri_emo_ros.voices.clusters import (
     ratio,
     voice_space,
 )
-from hri_emo_ros.voices.encoder import NOTHING, Embedding, SpeakerEncoder
+from hri_emo_ros.voices.encoder import NOTHING, Embedding, SpeakerEncoder, VoiceEncoder
 
 LEAST_SPEECH = 0.8
 """Seconds of speech below which nobody is told by the voice."""
@@ -110,6 +110,7 @@ class VoiceMemory:
         most_voices: more are not kept; the one heard longest ago is forgotten.
         forget_after: seconds without a word after which a voice is forgotten; 0 never.
         counters: what happens is counted here, under keys beginning with ``voice``.
+        encoder: tells how a voice sounds.
         space: in which voices are compared; the package's own unless an evaluation leaves speakers out.
     """
 
@@ -117,11 +118,11 @@ class VoiceMemory:
     forget_after: float = 0.0
     space: VoiceSpace = field(default_factory=lambda: voice_space())
     counters: dict[str, int] = field(default_factory=dict)
+    encoder: VoiceEncoder = field(default_factory=SpeakerEncoder)
 
     def __post_init__(self) -> None:
         for name in ("voices_found", "voices_forgotten", "voices_joined", "voice_unsure"):
             self.counters.setdefault(name, 0)
-        self._encoder = SpeakerEncoder()
         self._recent: list[_Utterance] = []
         self._voices: dict[str, Voice] = {}
         self._rest: Heard | None = None
@@ -163,7 +164,7 @@ class VoiceMemory:
 
     def warm_up(self) -> None:
         """Load what the first utterance would otherwise wait for."""
-        self._encoder.warm_up()
+        self.encoder.warm_up()
 
     def identify(
         self,
@@ -184,7 +185,7 @@ class VoiceMemory:
         """
         if quality is not None and quality.snr_db < LEAST_SNR:
             return NOTHING
-        return self._encoder.embed(samples)
+        return self.encoder.embed(samples)
 
     def place(self, embedding: Embedding, stamp_ns: int = 0, final: bool = True) -> Speaker:
         """Say whose an utterance is.
