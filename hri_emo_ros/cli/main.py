@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "score a bundle on a manifest of clips and texts",
     "voices": "score how well voices are told apart on bags of clips",
     "runs": "compare training runs",
+    "export": "write what ONNX Runtime executes into a model bundle",
     "doctor": "say whether the nodes would start here, and with what",
     "parameters": "print every node parameter with default, bounds and meaning",
     "bench": "measure speed and memory",

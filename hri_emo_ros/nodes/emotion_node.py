@@ -14,6 +14,7 @@ from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionSta
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_msgs.srv import ForgetVoices
 from hri_emo_ros.conversation import Conversation
+from hri_emo_ros.engine import EmotionEngine, make_engine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
@@ -48,7 +49,7 @@ class EmotionNode(HriNode):
         super().__init__("emotion_node")
         self._joiner: UtteranceJoiner | None = None
         self._conversation: Conversation | None = None
-        self._engine: Any = None
+        self._engine: EmotionEngine | None = None
         self._worker: Worker[Callable[[], None]] | None = None
         self._inputs: list[AdaptiveSubscription] = []
         self._words: AdaptiveSubscription | None = None
@@ -61,17 +62,9 @@ class EmotionNode(HriNode):
         """Of an utterance of a stream whose speech has not come yet."""
 
     def build(self, parameters: dict[str, Value]) -> None:
-        # Here and not above: torch is loaded by this node alone, and only when it is needed.
-        from hri_emo_ros.engine import EmotionEngine
-
         source = str(parameters["transcript.source"])
         self._words_type = self._type_of_words(source)
-        self._engine = EmotionEngine(
-            bundle=str(parameters["model.bundle"]),
-            device=str(parameters["model.device"]),
-            threads=int(parameters["model.threads"]),
-            parameters=parameters,
-        )
+        self._engine = make_engine(parameters)
         self._engine.warm_up()
         self._joiner = UtteranceJoiner(self._engine, parameters, self._publish)
         if self._joiner.voices is not None:
@@ -177,7 +170,10 @@ class EmotionNode(HriNode):
             self._worker.put(lambda: _configure(configured, parameters))
 
     def summary(self) -> str:
-        return f": model {self._engine.model_id} on {self._engine.device}"
+        engine = self._engine
+        return (
+            f": model {engine.model_id} on {engine.device}, {engine.runtime.name}" if engine else ""
+        )
 
     def values(self) -> Mapping[str, object]:
         joiner, engine = self._joiner, self._engine
