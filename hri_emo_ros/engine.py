@@ -6,7 +6,6 @@ cannot drift apart.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hri_emo_ros import hardware
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.affect import expectation
@@ -93,8 +93,7 @@ class EmotionEngine:
     Args:
         bundle: see `load_bundle`; a loaded `Bundle` is taken as it is.
         device: cpu, cuda or auto.
-        threads: CPU threads of the model; 0 takes all cores but one, at least one. With as many threads
-            as cores a busy machine stalls the pool.
+        threads: CPU threads of the model, see `hardware.threads`.
         parameters: emotion_node values by name; of them the ``abstain.*`` are read here. Missing ones
             take their defaults.
         runtime: what executes the network, see `model.runtime.choose`: auto, onnx or torch. A `Bundle` in
@@ -113,7 +112,7 @@ class EmotionEngine:
         parameters: Mapping[str, Any] | None = None,
         runtime: str = "auto",
     ) -> None:
-        self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
+        self._threads = hardware.threads(threads)
         self._folder: Path | None = None
         self._torch: TorchRuntime | None = None
         device = _device(device)
@@ -452,7 +451,7 @@ def _device(wanted: str) -> str:
         raise HriEmoError(
             f"device is '{wanted}', must be auto, cpu or cuda (parameter 'model.device')"
         )
-    if wanted == "cpu" or (wanted == "auto" and not _may_have_gpu()):
+    if wanted == "cpu" or (wanted == "auto" and not hardware.nvidia_driver()):
         return "cpu"
     try:
         import torch
@@ -465,11 +464,6 @@ def _device(wanted: str) -> str:
             "device is 'cuda', but torch finds no GPU: use cpu or auto (parameter 'model.device')"
         )
     return "cuda" if available else "cpu"
-
-
-def _may_have_gpu() -> bool:
-    """NVIDIA's driver is there, on a graphics card or a Jetson: only then is it worth importing torch."""
-    return any(Path(file).exists() for file in ("/proc/driver/nvidia", "/dev/nvhost-gpu"))
 
 
 def _checked(item: EngineInput) -> EngineInput:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -177,15 +180,50 @@ def test_a_command_imports_nothing_that_it_does_not_use(command, tiny_bundle):
     assert not loaded & set(HEAVY)
 
 
-def modules_after(code: str) -> set[str]:
+@pytest.mark.ros
+def test_active_nodes_have_imported_nothing_that_they_do_not_use(tiny_bundle, ros_domain):
+    arguments = ["nodes", "--autostart", "--ros-args", "-p", f"model.bundle:={tiny_bundle}"]
+    loaded = modules_after(
+        f"""
+        import os, signal, threading, time
+        from hri_emo_ros.nodes import pipeline
+        from hri_emo_ros.nodes.graph import PIPELINE_NODES
+        from hri_emo_ros.nodes.lifecycle import HriNode, run
+        nodes = []
+        was = HriNode.on_activate
+        def on_activate(node, state):
+            nodes.append(node.get_name())
+            return was(node, state)
+        HriNode.on_activate = on_activate
+        def stop():
+            while len(nodes) < len(PIPELINE_NODES):
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=stop, daemon=True).start()
+        import sys
+        sys.argv = {arguments!r}
+        assert pipeline.main() == 0
+        """,
+        {"ROS_DOMAIN_ID": str(ros_domain)},
+    )
+    assert not loaded & {*HEAVY, "ctranslate2", "lark", "rich"}
+    assert {"rclpy", "onnxruntime", "tokenizers"} <= loaded
+
+
+def modules_after(code: str, environment: Mapping[str, str] | None = None) -> set[str]:
     """Top-level modules that a process has imported when `code` has run in it."""
-    lines = [line.removeprefix("        ") for line in code.splitlines()]
+    lines = textwrap.dedent(code).splitlines()
     program = "\n".join(
         [*lines, "import json, sys",
          "print('\\nMODULES' + json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"]
     )  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(environment or {})},
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.rpartition("MODULES")[2]))

@@ -6,15 +6,14 @@ converts to float32 once where they are half precision.
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from safetensors import SafetensorError, safe_open
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.hardware import open_session, return_freed_memory
 from hri_emo_ros.model.answer import Answer
 from hri_emo_ros.model.bundle import WEIGHTS_FILE, BundleConfig
 from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES, Batch
@@ -23,8 +22,6 @@ from hri_emo_ros.types import FloatArray
 
 MODEL_ID = "model_id"
 """Key of the bundle's identity in a graph's metadata."""
-_ERRORS_ONLY = 3
-"""Severity from which ONNX Runtime writes to the console."""
 
 
 class OnnxRuntime:
@@ -53,7 +50,7 @@ class OnnxRuntime:
         self.population: FloatArray = np.zeros(0, np.float32)
         if document.model.uses_audio and document.model.baseline is not None:
             self.population = _array(folder / WEIGHTS_FILE, "baseline.population")
-        _return_freed_memory()
+        return_freed_memory()
 
     def prepare(self, batch: Batch[np.ndarray]) -> Batch[np.ndarray]:
         """The batch itself."""
@@ -107,17 +104,11 @@ class OnnxRuntime:
 
 
 def _session(file: Path, model_id: str, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    # Threads that spin between utterances would cost a core while nobody speaks.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     again = "run `hri-emo export` on the bundle again (parameter 'model.bundle')"
     try:
-        session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(
+            str(file), threads, arena=False
+        )  # it would keep the longest utterance
     except Exception as error:  # ONNX Runtime's own types share no other base
         reason = " ".join(str(error).split())[:300]
         raise HriEmoError(f"cannot load '{file}': {reason}; {again}") from error
@@ -142,11 +133,3 @@ def _spread(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     everywhere = np.zeros((len(present), *values.shape[1:]), values.dtype)
     everywhere[present] = values
     return everywhere
-
-
-def _return_freed_memory() -> None:
-    """Loading converts every weight through temporaries, which glibc keeps: a third of what is resident."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        return  # another C library

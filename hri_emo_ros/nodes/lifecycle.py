@@ -22,7 +22,9 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.utilities import remove_ros_args
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.hardware import return_freed_memory
 from hri_emo_ros.nodes.diagnostics import Diagnostics, Level
+from hri_emo_ros.nodes.type_support import leave_generator_out
 from hri_emo_ros.parameters import NODES, Parameter, Value
 
 # ROS declares these by itself, or anyone may give them to every node.
@@ -146,6 +148,7 @@ class HriNode(LifecycleNode):
             self.dismantle()
             return self._refuse(f"cannot be configured: {type(error).__name__}: {error}")
         self.state = "inactive"
+        return_freed_memory()
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -226,6 +229,7 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
             file=sys.stderr,
         )
         return 2
+    leave_generator_out()
     rclpy.init(args=arguments)
     try:
         _run_nodes(makers, "--autostart" in own)
