@@ -15,9 +15,9 @@ import pytest
 from tiny_models import SENTENCES, tiny_config, tiny_model, voice
 
 from hri_emo_ros.cli.main import main
+from hri_emo_ros.data.manifest import demo_manifest
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.bench import default_manifest
 from hri_emo_ros.model.bundle import GRAPH_FILES, load_bundle, save_bundle
 from hri_emo_ros.model.config import ContextConfig
 from hri_emo_ros.model.export import export_bundle
@@ -148,7 +148,7 @@ def test_the_runtime_is_chosen_in_one_place(tiny_bundle, tmp_path):
 
 def test_the_command_exports_and_compares_with_torch_on_real_clips(tmp_path, capsys):
     folder = save_bundle(tiny_model(tiny_config()), tmp_path / "bundle")
-    assert main(["export", str(folder), "--manifest", str(default_manifest())]) == 0
+    assert main(["export", str(folder), "--manifest", str(demo_manifest())]) == 0
     out = capsys.readouterr().out
     assert "voice.onnx" in out
     assert "0 other emotions, 0 other abstentions" in out
@@ -166,7 +166,7 @@ HEAVY = ("torch", "transformers", "scipy", "sklearn", "matplotlib", "jiwer", "ro
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_imports_nothing_that_it_does_not_use(command, tiny_bundle):
-    clip = str(default_manifest().parent / "clips" / "ravdess_03-01-03-02-02-01-11.flac")
+    clip = str(demo_manifest().parent / "clips" / "ravdess_03-01-03-02-02-01-11.flac")
     arguments = [clip if a == "CLIP" else a for a in COMMANDS[command]]
     if command == "file":
         arguments += ["--bundle", str(tiny_bundle)]

@@ -27,12 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hri_emo_ros.data.manifest import read_manifest
-    from hri_emo_ros.evaluation.bench import default_manifest
+    from hri_emo_ros.data.manifest import demo_manifest, read_manifest
     from hri_emo_ros.evaluation.parity import TOLERANCE, compare_runtimes
     from hri_emo_ros.model.export import export_bundle
 
-    manifest = args.manifest or default_manifest()
+    manifest = args.manifest or demo_manifest()
     if manifest is None:
         raise HriEmoError("the demo's clips are not installed: name clips with --manifest")
     rows = read_manifest(manifest).strictly()
