@@ -14,7 +14,7 @@ PYTHON3 ?= python3
 # More arguments for the command behind a target: make test ARGS="-k messages", make demo ARGS="--help".
 ARGS ?=
 
-.PHONY: help demo test lint format bench core dev clean distclean
+.PHONY: help demo test lint format bench core evaluation dev clean distclean
 
 help:
 	@echo "make demo    play the demo recording through the real nodes and show what they say"
@@ -27,13 +27,16 @@ help:
 core:
 	@$(PYTHON3) tools/setup core
 
+evaluation:
+	@$(PYTHON3) tools/setup evaluation
+
 dev:
 	@$(PYTHON3) tools/setup dev
 
 demo: core
 	@$(bin)/hri-emo demo $(ARGS)
 
-bench: core
+bench: evaluation
 	@$(bin)/hri-emo bench $(ARGS)
 
 lint: dev

@@ -7,28 +7,26 @@ cannot drift apart.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from hri_emo_ros import hardware
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.affect import expectation
-from hri_emo_ros.model.baseline import voice_statistics
-from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch, ModelItem, collate
-from hri_emo_ros.model.bundle import Bundle, load_bundle
+from hri_emo_ros.model.answer import Answer, log_sigmoid
+from hri_emo_ros.model.bundle import Bundle, find_bundle, load_bundle, read_config, read_tokenizer
 from hri_emo_ros.model.calibration import probabilities
-from hri_emo_ros.model.explain import explain_utterance
-from hri_emo_ros.model.output import EncodedBatch, ModelOutput
+from hri_emo_ros.model.config import ModelConfig
+from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES, ModelItem, pad
+from hri_emo_ros.model.runtime import Encoded, Runtime, choose, is_exported
 from hri_emo_ros.model.tokenizer import EncodedText
 from hri_emo_ros.model.weights import modality_weights
 from hri_emo_ros.outcome import normalised_entropy
@@ -41,6 +39,10 @@ from hri_emo_ros.types import (
     Transcript,
 )
 from hri_emo_ros.voices.baseline import Baseline, BaselineConfig, Heard, combine
+
+if TYPE_CHECKING:
+    from hri_emo_ros.model.network import EmotionModel
+    from hri_emo_ros.model.torch_runtime import TorchRuntime
 
 SILENT_DBFS = -65.0
 """Audio below this level holds no usable voice: 16-bit quantisation noise begins at about -98."""
@@ -67,6 +69,21 @@ class EngineInput:
     """What was said before in the conversation, latest turn first."""
 
 
+def make_engine(values: Mapping[str, Any]) -> EmotionEngine:
+    """The engine that emotion_node makes of its parameters.
+
+    Raises:
+        HriEmoError: see `EmotionEngine`.
+    """
+    return EmotionEngine(
+        bundle=str(values["model.bundle"]),
+        device=str(values["model.device"]),
+        threads=int(values["model.threads"]),
+        parameters=values,
+        runtime=str(values["model.runtime"]),
+    )
+
+
 class EmotionEngine:
     """A loaded bundle that estimates.
 
@@ -77,13 +94,15 @@ class EmotionEngine:
     Args:
         bundle: see `load_bundle`; a loaded `Bundle` is taken as it is.
         device: cpu, cuda or auto.
-        threads: CPU threads of torch, for the whole process; 0 takes all cores but one, at least one.
-            With as many threads as cores a busy machine stalls the pool.
+        threads: CPU threads of the model, see `hardware.threads`.
         parameters: emotion_node values by name; of them the ``abstain.*`` are read here. Missing ones
             take their defaults.
+        runtime: what executes the network, see `model.runtime.choose`: auto, onnx or torch. A `Bundle` in
+            memory is always torch's.
 
     Raises:
-        HriEmoError: the bundle cannot be loaded, there is no such device, or a parameter is refused.
+        HriEmoError: the bundle cannot be loaded, there is no such device or runtime, or a parameter is
+            refused.
     """
 
     def __init__(
@@ -92,26 +111,39 @@ class EmotionEngine:
         device: str = "cpu",
         threads: int = 0,
         parameters: Mapping[str, Any] | None = None,
+        runtime: str = "auto",
     ) -> None:
-        self.device = _device(device)
-        torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, self.device)
-        self.bundle = loaded
-        self.model = loaded.model.eval().to(self.device)
-        affect = loaded.affect or {}
+        self._threads = hardware.threads(threads)
+        self._folder: Path | None = None
+        self._torch: TorchRuntime | None = None
+        device = _device(device)
+        if isinstance(bundle, Bundle):
+            self.document, self.tokenizer = bundle.document, bundle.tokenizer
+            self.runtime: Runtime = self._torch_runtime(bundle, device)
+        else:
+            self._folder = folder = find_bundle(bundle)
+            self.document = read_config(folder)
+            self.tokenizer = read_tokenizer(folder, self.config)
+            if choose(runtime, device, is_exported(folder, self.document)) == "onnx":
+                from hri_emo_ros.model.onnx_runtime import OnnxRuntime
+
+                self.runtime = OnnxRuntime(folder, self.document, self._threads)
+            else:
+                self.runtime = self._torch_runtime(load_bundle(folder), device)
+        affect = self.document.affect
         self._affect = np.array(
-            [affect[label] for label in loaded.labels] if affect else [], np.float64
+            [affect[label] for label in self.labels] if affect else [], np.float64
         ).reshape(-1, 2)
-        self.population: FloatArray = (
-            np.zeros(0, np.float32)
-            if self.model.config.baseline is None
-            else self.model.baseline.population.cpu().numpy()
-        )
-        """[D]: statistics of an average voice; empty for a bundle without baselines."""
         self._lock = threading.Lock()
-        self._encoded: tuple[FloatArray, torch.Tensor, torch.Tensor] | None = None
-        """The samples estimated last and the encoder's states of them."""
+        self._encoded: tuple[FloatArray, Encoded] | None = None
+        """The samples estimated last and what the encoder made of them."""
         self.configure(parameters or {})
+
+    def _torch_runtime(self, bundle: Bundle, device: str) -> TorchRuntime:
+        from hri_emo_ros.model.torch_runtime import TorchRuntime  # seconds to import
+
+        self._torch = TorchRuntime(bundle.model, device, self._threads)
+        return self._torch
 
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new ``abstain.*`` values; safe while another thread estimates.
@@ -126,22 +158,42 @@ class EmotionEngine:
             self._min_snr = float(values["abstain.min_snr"])
             self._min_confidence = (
                 float(values["abstain.min_confidence"])
-                or self.bundle.calibration.abstain_confidence
+                or self.document.calibration.abstain_confidence
             )
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's."""
+        return self.document.model
+
+    @property
+    def model(self) -> EmotionModel:
+        """The network in torch, loaded now if another runtime executes it."""
+        return self._explainer().model
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+        return self.runtime.device
+
+    @property
+    def population(self) -> FloatArray:
+        """[D]: statistics of an average voice; empty for a bundle without baselines."""
+        return self.runtime.population
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The emotions, in the order of every probability vector."""
-        return self.bundle.labels
+        return self.config.labels
 
     @property
     def model_id(self) -> str:
-        return self.bundle.model_id or self.bundle.name
+        return self.document.model_id
 
     @property
     def thresholds(self) -> Sequence[float]:
         """Probability at which each label counts as present, [0, 1]."""
-        return self.bundle.calibration.thresholds
+        return self.document.calibration.thresholds
 
     @property
     def min_confidence(self) -> float:
@@ -151,12 +203,12 @@ class EmotionEngine:
     @property
     def multi_label(self) -> bool:
         """Each label's probability stands on its own."""
-        return self.model.config.objective == "multi_label"
+        return self.config.objective == "multi_label"
 
     @property
     def baseline_config(self) -> BaselineConfig | None:
         """How the bundle weighs what is known of a voice; None if it judges each as a stranger's."""
-        return self.model.config.baseline
+        return self.config.baseline
 
     def warm_up(self, passes: int = 2) -> None:
         """Run `passes` estimates on a second of noise and a few words, so that the first real one does
@@ -208,70 +260,67 @@ class EmotionEngine:
     def _estimate(self, inputs: list[EngineInput], explain: bool) -> list[EmotionEstimate]:
         inputs = [_checked(item) for item in inputs]
         items = [self._item(item) for item in inputs]
-        batch = collate(items, self.model.config, self.bundle.tokenizer).to(self.device)
+        runtime = self._explainer() if explain else self.runtime
+        batch = runtime.prepare(pad(items, self.config, self.tokenizer))
         latency: dict[str, float] = {}
-        with torch.no_grad() if explain else torch.inference_mode():
-            with self._timed(latency, "audio_encoder"):
-                raw, audio_mask = self._encode_audio(batch, inputs, explain)
-                audio = self.model.relate(raw, audio_mask, batch)
-            with self._timed(latency, "text_encoder"):
-                text, text_mask = self.model.encode_text(batch)
-            encoded = EncodedBatch(audio, audio_mask, text, text_mask)
-            explanation = None
-            with self._timed(latency, "fusion"):
-                if explain:
-                    output, explanation = explain_utterance(
-                        self.model,
-                        audio,
-                        audio_mask,
-                        batch,
-                        self._tokens(items[0]),
-                        inputs[0].transcript,
-                    )
-                else:
-                    output = self.model.fuse(encoded, batch)
-            estimates = self._read(output, inputs, latency)
-            estimates = self._heard(estimates, raw, audio_mask)
+        explanation = None
+        with _timed(latency, "audio_encoder"):
+            voice = self._voice(runtime, batch, inputs)
+        with _timed(latency, "text_encoder"):
+            words = runtime.words(batch)
+        with _timed(latency, "fusion"):
+            if explain:
+                answer, explanation = self._explainer().explain(
+                    voice, batch, self._tokens(items[0]), inputs[0].transcript
+                )
+            else:
+                answer = runtime.fuse(voice, words, batch)
+        estimates = self._heard(self._read(answer, inputs, latency), voice, answer)
         if explanation is not None:
             estimates = [replace(estimates[0], explanation=explanation)]
         return estimates
 
-    def _encode_audio(
-        self, batch: ModelBatch, inputs: list[EngineInput], explain: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _explainer(self) -> TorchRuntime:
+        """torch, which gradients need; loaded when first asked for."""
+        if self._torch is None:
+            choose("torch", self.device, exported=False)  # says so where it is not installed
+            self._torch_runtime(load_bundle(self._folder or ""), self.device)
+        assert self._torch is not None
+        return self._torch
+
+    def _voice(self, runtime: Runtime, batch: Any, inputs: list[EngineInput]) -> Encoded:
         """The voice's states; those of the utterance estimated last are kept.
 
         When words come to a voice that was estimated without them, the voice is not encoded again.
         """
-        samples = inputs[0].samples if len(inputs) == 1 and not explain else None
+        samples = inputs[0].samples if len(inputs) == 1 and runtime is self.runtime else None
         if samples is None:
-            return self.model.encode_voice(batch)
+            return runtime.voice(batch)
         if self._encoded is None or self._encoded[0] is not samples:
-            self._encoded = (samples, *self.model.encode_voice(batch))
-        return self._encoded[1:]
+            self._encoded = (samples, runtime.voice(batch))
+        return self._encoded[1]
 
     def logits(self, inputs: Sequence[EngineInput]) -> FloatArray:
         """Uncalibrated logits [inputs, labels] of several utterances in one batch."""
         items = [self._item(_checked(item)) for item in inputs]
-        batch = collate(items, self.model.config, self.bundle.tokenizer).to(self.device)
-        with self._lock, torch.inference_mode():
-            return self.model(batch).logits.float().cpu().numpy()
+        batch = self.runtime.prepare(pad(items, self.config, self.tokenizer))
+        with self._lock:
+            voice, words = self.runtime.voice(batch), self.runtime.words(batch)
+            return self.runtime.fuse(voice, words, batch).logits
 
     def _heard(
-        self, estimates: list[EmotionEstimate], raw: Tensor, mask: Tensor
+        self, estimates: list[EmotionEstimate], voice: Encoded, answer: Answer[np.ndarray]
     ) -> list[EmotionEstimate]:
         """The estimates with what their voices' memory should learn."""
-        if self.baseline_config is None or not bool(mask.any()):
+        if voice.statistics is None:
             return estimates
-        statistics = voice_statistics(raw, mask).float().cpu().numpy()
-        present = mask.any(1).cpu().numpy()
         return [
             replace(
                 estimate,
-                voice_statistics=statistics[row],
+                voice_statistics=voice.statistics[row],
                 baseline_weight=self._baseline_weight(estimate),
             )
-            if present[row]
+            if answer.audio_present[row]
             else estimate
             for row, estimate in enumerate(estimates)
         ]
@@ -287,10 +336,10 @@ class EmotionEngine:
         return float(min(1.0, quality.speech_fraction * estimate.duration / FULL_WEIGHT_SECONDS))
 
     def _tokens(self, item: ModelItem) -> EncodedText | None:
-        tokenizer = self.bundle.tokenizer
+        tokenizer = self.tokenizer
         if tokenizer is None or not item.text or not item.text.strip():
             return None
-        return tokenizer.encode(item.text, self.model.config.max_text_tokens)
+        return tokenizer.encode(item.text, self.config.max_text_tokens)
 
     def _item(self, item: EngineInput) -> ModelItem:
         """What the network gets: audio without a voice in it is left out."""
@@ -317,18 +366,15 @@ class EmotionEngine:
         return combine(config, self.population, item.voice, item.room)
 
     def _read(
-        self, output: ModelOutput, inputs: list[EngineInput], latency: dict[str, float]
+        self, answer: Answer[np.ndarray], inputs: list[EngineInput], latency: dict[str, float]
     ) -> list[EmotionEstimate]:
-        objective = self.model.config.objective
-        calibrated = self.bundle.calibration.apply(output)
-        p = probabilities(calibrated.logits, objective).float().cpu().numpy()
+        objective = self.config.objective
+        calibrated = self.document.calibration.apply(answer)
+        p = probabilities(calibrated.logits, objective)
         weights = modality_weights(calibrated, objective)
-        overall = weights.audio.float().cpu().numpy()
-        each = weights.audio_per_emotion.float().cpu().numpy()
-        thresholds = np.asarray(self.bundle.calibration.thresholds, dtype=np.float32)
-        audio_present = output.audio_present.cpu().numpy()
-        text_present = output.text_present.cpu().numpy()
-        speech = self._speech(output)
+        overall, each = weights.audio, weights.audio_per_emotion
+        thresholds = np.asarray(self.thresholds, dtype=np.float32)
+        speech = self._speech(answer)
         estimates = []
         for row, item in enumerate(inputs):
             valence, arousal = expectation(p[row], self._affect)
@@ -348,8 +394,8 @@ class EmotionEngine:
                     arousal=arousal,
                     abstain_reason=self._abstain(
                         item,
-                        bool(audio_present[row]),
-                        bool(text_present[row]),
+                        bool(answer.audio_present[row]),
+                        bool(answer.text_present[row]),
                         float(p[row].max()),
                         bool(speech[row]),
                     ),
@@ -360,12 +406,12 @@ class EmotionEngine:
             )
         return estimates
 
-    def _speech(self, output: ModelOutput) -> np.ndarray:
+    def _speech(self, answer: Answer[np.ndarray]) -> np.ndarray:
         """[B] bool: false where a sound was heard that is no speech."""
-        if output.speech is None:
-            return np.ones(len(output.logits), dtype=bool)
-        speech = torch.sigmoid(output.speech) >= self.bundle.calibration.speech_threshold
-        return (speech | ~output.audio_present).cpu().numpy()
+        if answer.speech is None:
+            return np.ones(len(answer.logits), dtype=np.bool_)
+        speech = np.exp(log_sigmoid(answer.speech)) >= self.document.calibration.speech_threshold
+        return np.asarray(speech | ~answer.audio_present)
 
     def _abstain(
         self,
@@ -393,28 +439,32 @@ class EmotionEngine:
             return AbstainReason.LOW_CONFIDENCE
         return AbstainReason.NONE
 
-    @contextmanager
-    def _timed(self, latency: dict[str, float], stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.device == "cuda":
-            torch.cuda.synchronize()  # kernels run behind the call that started them
-        latency[stage] = time.perf_counter() - start
+
+@contextmanager
+def _timed(latency: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    latency[stage] = time.perf_counter() - start
 
 
 def _device(wanted: str) -> str:
-    available = torch.cuda.is_available()
-    if wanted == "auto":
-        return "cuda" if available else "cpu"
-    if wanted not in ("cpu", "cuda"):
+    if wanted not in ("auto", "cpu", "cuda"):
         raise HriEmoError(
             f"device is '{wanted}', must be auto, cpu or cuda (parameter 'model.device')"
         )
+    if wanted == "cpu" or (wanted == "auto" and not hardware.nvidia_driver()):
+        return "cpu"
+    try:
+        import torch
+
+        available = torch.cuda.is_available()
+    except ImportError:
+        available = False
     if wanted == "cuda" and not available:
         raise HriEmoError(
             "device is 'cuda', but torch finds no GPU: use cpu or auto (parameter 'model.device')"
         )
-    return wanted
+    return "cuda" if available else "cpu"
 
 
 def _checked(item: EngineInput) -> EngineInput:

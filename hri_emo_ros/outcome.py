@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,11 @@ from hri_emo_ros.types import (
     SignalQuality,
     Transcript,
 )
-from hri_emo_ros.voices.baseline import Heard
+
+if TYPE_CHECKING:
+    from hri_emo_ros.voices.baseline import (
+        Heard,  # with pydantic, which two of three nodes do without
+    )
 
 LATENCY_STAGES = ("queue", "asr", "wait", "audio_encoder", "text_encoder", "fusion", "total")
 """Keys of `Outcome.latency`, always all of them; seconds, 0 for a stage that did not run."""

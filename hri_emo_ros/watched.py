@@ -10,7 +10,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, TimeoutError
+from concurrent import futures
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hri_emo_ros.asr import LoadedRecogniser
@@ -93,7 +94,7 @@ class Watched(Generic[T]):
         except HriEmoError:
             raise  # The input's fault.
         except Exception as error:
-            if isinstance(error, TimeoutError) and not future.done():
+            if isinstance(error, futures.TimeoutError) and not future.done():
                 self._give_up(
                     runner, f"{self.what} has not answered for {self.limit:g} s", hung=True
                 )
@@ -277,7 +278,8 @@ class WatchedEngine:
             encoder.warm_up()
         self.labels, self.thresholds = engine.labels, engine.thresholds
         self.model_id, self.multi_label = engine.model_id, engine.multi_label
-        self.min_confidence, self.device = engine.min_confidence, engine.device
+        self.min_confidence = engine.min_confidence
+        self.device, self.runtime = engine.device, engine.runtime.name
         return engine, encoder
 
     def configure(self, parameters: Mapping[str, Any]) -> None:

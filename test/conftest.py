@@ -22,13 +22,16 @@ os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a complete bundle (HRI-EMO, compact encoders, random weights, under 100 kB)."""
+    """Folder of a complete, exported bundle (HRI-EMO, compact encoders, random weights, under 1 MB)."""
     # Imported here: torch and transformers take seconds, and most tests need neither.
     from tiny_models import tiny_config, tiny_model
 
     from hri_emo_ros.model.bundle import save_bundle
+    from hri_emo_ros.model.export import export_bundle
 
-    return save_bundle(tiny_model(tiny_config()), tmp_path_factory.mktemp("bundle") / "tiny")
+    folder = save_bundle(tiny_model(tiny_config()), tmp_path_factory.mktemp("bundle") / "tiny")
+    export_bundle(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -335,6 +335,7 @@ def test_a_model_that_two_packages_carry_in_parts_is_taken(
 def test_an_installed_whisper_is_taken_by_itself_only_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, devices: int, device: str, taken: str
 ) -> None:
+    monkeypatch.setattr("hri_emo_ros.hardware.nvidia_driver", lambda: True)
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: devices)
     assert choose_backend(declared.check("asr_node", {"whisper.device": device})) == taken
 

@@ -16,6 +16,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.bundle import find_bundle, load_bundle, save_bundle
 from hri_emo_ros.model.calibration import Calibration
+from hri_emo_ros.model.export import export_bundle
 from hri_emo_ros.model.tokenizer import load_tokenizer
 
 
@@ -60,6 +61,7 @@ def test_float16_halves_the_size_and_hardly_changes_the_answer(tmp_path):
 
 def test_saving_a_loaded_bundle_again_gives_the_same_files(tmp_path, tiny_bundle):
     copy = save_bundle(load_bundle(tiny_bundle), tmp_path / "copy")
+    export_bundle(copy)
     for file in tiny_bundle.iterdir():
         assert (copy / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -84,8 +86,8 @@ def test_other_users_may_read_every_file_of_a_bundle(tmp_path):
 
 def test_no_pickle_is_written(tiny_bundle):
     assert sorted(file.name for file in tiny_bundle.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "tokenizer.json", "voice.safetensors",
-        "words.safetensors",
+        "README.md", "config.json", "head.onnx", "model.safetensors", "tokenizer.json", "voice.onnx",
+        "voice.safetensors", "words.onnx", "words.safetensors",
     ]  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from hri_emo_ros.data.clip_facts import samples_of
 from hri_emo_ros.data.heard import Crowd, pick
 from hri_emo_ros.data.sounds import other_sound
 from hri_emo_ros.model.baseline import voice_statistics
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.model.output import ModelOutput
 from hri_emo_ros.training.known import KNOWN, Rooms

@@ -124,7 +124,8 @@ def test_the_shipped_model_has_under_eight_million_parameters_and_twenty_megabyt
 
 
 def test_absent_modalities_are_not_encoded():
-    from hri_emo_ros.model.batch import ModelItem, collate
+    from hri_emo_ros.model.batch import collate
+    from hri_emo_ros.model.items import ModelItem
 
     bundle = tiny_model(tiny_config())
     bundle.model.audio_encoder.forward = None  # would fail if it were called

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence, normalised_entropy
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.losses import gate_loss
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch

@@ -9,7 +9,8 @@ import torch
 from scipy.stats import spearmanr
 from tiny_models import SENTENCES, mixed_items, tiny_config, tiny_model, voice
 
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.losses import LossConfig, compute_losses, gate_loss
 from hri_emo_ros.model.output import ModelOutput
 from hri_emo_ros.model.weights import modality_weights
@@ -23,11 +24,15 @@ def output(logits, audio, text, beta=0.5, width=4):
     return ModelOutput(*tensors, torch.full((1, width), beta), yes, yes)
 
 
+def weigh(output, objective="single_label"):
+    return modality_weights(output.numpy(), objective)
+
+
 @pytest.mark.parametrize("objective", ["single_label", "multi_label"])
 def test_a_modality_whose_removal_changes_nothing_weighs_nothing(objective):
     strong, flat = [4.0, -1.0, -1.0], [0.0, 0.0, 0.0]
-    heard = modality_weights(output(strong, strong, flat), objective)
-    read = modality_weights(output(strong, flat, strong), objective)
+    heard = weigh(output(strong, strong, flat), objective)
+    read = weigh(output(strong, flat, strong), objective)
     assert heard.audio > 0.9
     assert read.audio < 0.1
     assert (heard.audio_per_emotion > 0.9).all()
@@ -35,18 +40,14 @@ def test_a_modality_whose_removal_changes_nothing_weighs_nothing(objective):
 
 def test_each_emotion_has_its_own_weight():
     # The voice alone made the first emotion, the words alone kept the third one down.
-    weights = modality_weights(
-        output([3.0, 0.0, -3.0], [3.0, 0.0, 0.0], [0.0, 0.0, -3.0]), "multi_label"
-    )
+    weights = weigh(output([3.0, 0.0, -3.0], [3.0, 0.0, 0.0], [0.0, 0.0, -3.0]), "multi_label")
     assert weights.audio_per_emotion[0, 0] > 0.95
     assert weights.audio_per_emotion[0, 2] < 0.05
 
 
 def test_where_both_say_the_same_the_gate_decides():
     same = [2.0, 0.0, 0.0]
-    assert modality_weights(output(same, same, same, beta=0.8), "single_label").audio == (
-        pytest.approx(0.8)
-    )
+    assert weigh(output(same, same, same, beta=0.8)).audio == (pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -54,7 +55,7 @@ def test_weights_are_shares_and_an_absent_modality_has_none(head):
     bundle = tiny_model(tiny_config(head))
     with torch.no_grad():
         out = bundle.model(collate(mixed_items(), bundle.config, bundle.tokenizer))
-    weights = modality_weights(out, "single_label")
+    weights = weigh(out)
     for value in (weights.audio, weights.audio_per_emotion):
         assert ((value >= 0) & (value <= 1)).all()
     if head in ("hri_emo", "late_fusion"):
@@ -164,7 +165,7 @@ def test_a_trained_gate_follows_quality_and_weights_rank_as_removal_does():
     batch = collate(items, config, None)
     with torch.no_grad():
         out = model(batch)
-    weights = modality_weights(out, "single_label").audio
+    weights = weigh(out).audio
     voice_drop, word_drop = removal_effect(model, batch)
     assert spearmanr(weights, voice_drop).statistic > 0.6
     assert spearmanr(1 - weights, word_drop).statistic > 0.6

@@ -28,7 +28,8 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-ROSDEP_KEYS = {"scikit-learn": "python3-sklearn", "pyyaml": "python3-yaml"}
+REQUIREMENTS = ("ros.txt", "core.txt", "demo.txt", "evaluation.txt", "train.txt", "dev.txt")
+ROSDEP_KEYS = {"pyyaml": "python3-yaml"}
 # Imported, and always there with another: rosbags and faster-whisper read files with these.
 BROUGHT = {
     "apsw": "rosbags",
@@ -36,7 +37,6 @@ BROUGHT = {
     "ctranslate2": "faster-whisper",
     "lz4": "rosbags",
     "zstandard": "rosbags",
-    "tokenizers": "transformers",
     "rosgraph_msgs": "rclpy",
 }
 
@@ -112,7 +112,7 @@ def test_what_the_package_imports_is_declared() -> None:
     """Whatever is imported is in package.xml or, where rosdep has it not, in workspace.txt."""
     declared = {depend.name for depend in manifest().exec_depends}
     declared |= set(pins("workspace.txt"))
-    tooling = set(pins("train.txt", "dev.txt"))
+    tooling = set(pins("demo.txt", "evaluation.txt", "train.txt", "dev.txt"))
     missing = {}
     for name, files in {**imports(ROOT / "hri_emo_ros"), **imports(ROOT / "launch")}.items():
         distribution = BROUGHT.get(name, DISTRIBUTIONS.get(name, name)).lower()
@@ -124,7 +124,7 @@ def test_what_the_package_imports_is_declared() -> None:
 
 
 def test_what_the_nodes_and_tools_import_is_pinned() -> None:
-    wheels = pins("ros.txt", "core.txt", "dev.txt", "train.txt")
+    wheels = pins(*REQUIREMENTS)
     ours = {"audio_common_msgs", "hri_emo_msgs"}
     # Not to be had as wheels; imported where ROS is installed.
     elsewhere = {"launch", "launch_ros", "audio_common_msgs", "audio_msgs", "audio_stamped_msgs"}
@@ -143,9 +143,16 @@ def test_what_the_nodes_and_tools_import_is_pinned() -> None:
     assert not missing
 
 
+def test_what_nodes_import_where_they_are_loaded_is_declared_for_them_alone() -> None:
+    """A node without evaluation, training and torch starts: nothing of those is in what it declares."""
+    declared = {depend.name for depend in manifest().exec_depends} | set(pins("workspace.txt"))
+    heavy = {*pins("demo.txt", "evaluation.txt", "train.txt", "dev.txt")}
+    assert not declared & (heavy | {f"python3-{name}" for name in heavy})
+    assert set(pins("workspace.txt")) <= set(pins("core.txt"))
+
+
 def test_every_requirement_is_pinned() -> None:
-    files = ("ros.txt", "core.txt", "nodeps.txt", "dev.txt", "train.txt", "docs.txt")
-    for distribution, rest in pins(*files).items():
+    for distribution, rest in pins(*REQUIREMENTS, "nodeps.txt", "docs.txt").items():
         assert re.match(r"==[\w.]+($|;)", rest), f"{distribution}{rest}"
 
 

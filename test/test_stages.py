@@ -16,8 +16,9 @@ from tiny_models import COMPACT_AUDIO, COMPACT_TEXT
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.evaluate import read_rows
 from hri_emo_ros.evaluation.runs import find_runs, plot
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.training.known import KNOWN
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import LeftOutSection, Recipe, parse_recipe

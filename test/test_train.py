@@ -28,9 +28,10 @@ from tiny_models import (
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.cli.dry_run import dry_run, random_encoder
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import EncoderSpec
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.training.card import write_card
 from hri_emo_ros.training.items import load_data
 from hri_emo_ros.training.loop import Trainer

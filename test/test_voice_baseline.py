@@ -10,9 +10,10 @@ from tiny_models import SENTENCES, tiny_config, tiny_model, tiny_tokenizer, voic
 
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.model.baseline import RelativeStates, shares, voice_statistics
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle, save_bundle
 from hri_emo_ros.model.config import ContextConfig
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.types import AbstainReason, SignalQuality, Transcript
 from hri_emo_ros.voices.baseline import Baseline, BaselineConfig, Heard
 
@@ -94,8 +95,8 @@ def test_an_utterance_far_from_all_that_was_heard_has_bounded_components():
 def test_of_a_stranger_the_population_is_expected(engine):
     stranger = engine.estimate(voice(1.2), WORDS, GOOD)
     average = Baseline(engine.population, 0.0, 0.0)
-    batch = collate([ModelItem(voice(1.2), baseline=average)], engine.bundle.config, None)
-    nobody = collate([ModelItem(voice(1.2))], engine.bundle.config, None)
+    batch = collate([ModelItem(voice(1.2), baseline=average)], engine.config, None)
+    nobody = collate([ModelItem(voice(1.2))], engine.config, None)
     torch.testing.assert_close(
         engine.model(batch).audio_logits, engine.model(nobody).audio_logits, atol=1e-5, rtol=0
     )
@@ -160,7 +161,7 @@ def test_known_and_unknown_voices_in_one_batch_answer_as_alone(engine):
 
 def test_an_estimate_says_what_the_voices_memory_should_learn(engine):
     estimate = engine.estimate(voice(1.2), WORDS, GOOD)
-    batch = collate([ModelItem(voice(1.2))], engine.bundle.config, None)
+    batch = collate([ModelItem(voice(1.2))], engine.config, None)
     raw, mask = engine.model.encode_voice(batch)
     np.testing.assert_allclose(
         estimate.voice_statistics, voice_statistics(raw, mask)[0].detach().numpy(), atol=1e-4
@@ -182,7 +183,7 @@ def test_a_network_without_baselines_has_nothing_to_learn():
 
 
 def test_a_bundle_keeps_what_is_usual(tmp_path, engine):
-    loaded = load_bundle(save_bundle(engine.bundle, tmp_path / "relative"))
+    loaded = load_bundle(save_bundle(relative_bundle(), tmp_path / "relative"))
     np.testing.assert_array_equal(loaded.model.baseline.population, engine.population)
     assert loaded.config.baseline == engine.baseline_config
     expected = engine.estimate(voice(1.2), WORDS, GOOD, voice=heard(engine, 4.0))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hri_emo_ros.model.batch import ModelItem
 from hri_emo_ros.model.bundle import Bundle
 from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.model.config import EncoderSpec, ModelConfig
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import TextTokenizer, train_tokenizer
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from hri_emo_ros import hardware
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.asr.filters import geometric_mean, make_transcript, worth_recognising
 from hri_emo_ros.errors import HriEmoError
@@ -58,18 +57,11 @@ class MoonshineRecogniser:
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         values = declared.check("asr_node", parameters)
         folder = find_model(str(values["moonshine.model"]))
-        options = onnxruntime.SessionOptions()
-        threads = int(values["asr.threads"])
-        options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 1) - 1)
-        options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False  # 40 MB less, for 4 % more time
-        options.log_severity_level = 4  # what it logs of a broken file is in the exception too
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        threads = hardware.threads(int(values["asr.threads"]))
         try:
             self._encoder, self._decoder = (
-                onnxruntime.InferenceSession(
-                    str(folder / name), options, providers=["CPUExecutionProvider"]
-                )
+                # Without the arena 40 MB less, for 4 % more time.
+                hardware.open_session(str(folder / name), threads, arena=False)
                 for name in _FILES[:2]
             )
             self._tokens = _read_tokens(folder / _FILES[2])

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hri_emo_ros import hardware
 from hri_emo_ros import parameters as declared
 from hri_emo_ros.asr.filters import (
     geometric_mean,
@@ -46,6 +46,8 @@ def installed_models() -> dict[str, tuple[Path, ...]]:
 
 def cuda_devices() -> int:
     """How many CUDA devices CTranslate2 can use; 0 without it."""
+    if not hardware.nvidia_driver():
+        return 0
     try:
         import ctranslate2
     except (ImportError, OSError):
@@ -80,14 +82,13 @@ class WhisperRecogniser:
         if compute == "auto":
             # What faster-whisper takes by itself is float32 on a CPU, at several times the cost.
             compute = "int8" if device == "cpu" else "default"
-        threads = int(values["asr.threads"])
         try:
             self._model = faster_whisper.WhisperModel(
                 str(folders[0] if folders else model),
                 files=_joined(folders) if len(folders) > 1 else None,
                 device=device,
                 compute_type=compute,
-                cpu_threads=threads or max(1, (os.cpu_count() or 1) - 1),
+                cpu_threads=hardware.threads(int(values["asr.threads"])),
                 local_files_only=not values["whisper.allow_download"],
             )
         except Exception as error:  # The hub, the file system and CTranslate2 each have their own.

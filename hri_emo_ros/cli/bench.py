@@ -41,9 +41,10 @@ def run(args: argparse.Namespace) -> int:
     chosen = {"model.bundle": args.bundle, "asr.backend": args.asr}
     parameters = load_parameters(None, [f"{k}:={v}" for k, v in chosen.items() if v])
     from hri_emo_ros.data.json_files import write_json
-    from hri_emo_ros.evaluation.bench import bench, check_clips, default_manifest, machine
+    from hri_emo_ros.data.manifest import demo_manifest
+    from hri_emo_ros.evaluation.bench import bench, check_clips, machine
 
-    manifest = args.manifest or default_manifest()
+    manifest = args.manifest or demo_manifest()
     if manifest is None:
         raise HriEmoError("the demo's clips are not installed: name clips with --manifest")
     check_clips(manifest)

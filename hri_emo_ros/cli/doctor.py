@@ -179,9 +179,9 @@ def _recogniser(values: dict[str, Any], emotion: dict[str, Any]) -> str:
 
 
 def _model(values: dict[str, Any]) -> str:
-    from hri_emo_ros.cli.file import load_engine
+    from hri_emo_ros.engine import make_engine
 
-    engine = load_engine(values)
+    engine = make_engine(values)
     engine.warm_up(1)
     return f"{engine.model_id} on {engine.device}: {', '.join(engine.labels)}"
 

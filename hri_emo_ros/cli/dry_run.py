@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.model.batch import ModelItem, collate
+from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.config import EncoderSpec, ModelConfig
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.packaged import MINILM
 from hri_emo_ros.model.tokenizer import train_tokenizer

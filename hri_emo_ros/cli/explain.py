@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from hri_emo_ros.asr import make_recogniser
     from hri_emo_ros.audio.files import read_audio
     from hri_emo_ros.audio.quality import measure_quality
-    from hri_emo_ros.engine import EmotionEngine
+    from hri_emo_ros.engine import make_engine
     from hri_emo_ros.model.figure import draw_explanation
     from hri_emo_ros.parameters import load_parameters
     from hri_emo_ros.types import Transcript
@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     parameters = load_parameters(args.params)
     emotion = parameters["emotion_node"]
     samples = read_audio(args.clip, int(parameters["speech_node"]["audio.channel"]))
-    engine = EmotionEngine(
-        args.bundle or str(emotion["model.bundle"]), str(emotion["model.device"]),
-        int(emotion["model.threads"]), emotion,
-    )  # fmt: skip
+    if args.bundle:
+        emotion["model.bundle"] = args.bundle
+    emotion["model.runtime"] = "torch"  # explaining needs its gradients
+    engine = make_engine(emotion)
     if args.text is not None:
         transcript = Transcript(args.text)
     else:

@@ -18,7 +18,7 @@ from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.files import float_format, read_audio, read_samples
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.quality import measure_quality
-from hri_emo_ros.engine import EmotionEngine
+from hri_emo_ros.engine import make_engine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import ASR_BACKENDS, load_parameters
 from hri_emo_ros.pipeline import AudioMessage, Outcome, UtteranceJoiner, run_offline, run_whole
@@ -69,22 +69,12 @@ def pipeline_parameters(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return values
 
 
-def load_engine(values: dict[str, Any]) -> EmotionEngine:
-    """The engine that the emotion node would make."""
-    return EmotionEngine(
-        bundle=values["model.bundle"],
-        device=values["model.device"],
-        threads=values["model.threads"],
-        parameters=values,
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Estimate every clip and print."""
     values = pipeline_parameters(args)
     channel = int(values["speech_node"]["audio.channel"])
     clips = [(path, *read_samples(path)) for path in args.clips]
-    engine = load_engine(values["emotion_node"])
+    engine = make_engine(values["emotion_node"])
     recogniser = None if args.text is not None else make_recogniser(values["asr_node"])
     if args.text is not None:
         values["emotion_node"]["transcript.source"] = "transcript"

@@ -18,7 +18,8 @@ from hri_emo_ros.asr.endpoint import EndpointRecogniser, Recognition, SpeechColl
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.sources import Block, MicrophoneSource
-from hri_emo_ros.cli.file import add_pipeline_arguments, load_engine, pipeline_parameters
+from hri_emo_ros.cli.file import add_pipeline_arguments, pipeline_parameters
+from hri_emo_ros.engine import make_engine
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
 from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import Shown, from_outcome
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     channels = max(1, int(values["speech_node"]["audio.channel"]) + 1)
     microphone = MicrophoneSource(args.device, sample_rate=0, channels=channels, chunk_ms=20)
     try:
-        engine = load_engine(values["emotion_node"])
+        engine = make_engine(values["emotion_node"])
         engine.warm_up()
         recogniser = make_recogniser(values["asr_node"])
         view = _View(live=sys.stdout.isatty())

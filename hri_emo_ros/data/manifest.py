@@ -23,6 +23,12 @@ Fault = Literal["unknown_label", "left_out", "unreadable"]
 """Emotion that no corpus knows; emotion without a counterpart; line without usable values."""
 
 
+def demo_manifest() -> Path | None:
+    """The clips of the demo recording, where the source tree is at hand."""
+    path = Path(__file__).resolve().parents[2] / "demo" / "manifest.csv"
+    return path if path.exists() else None
+
+
 @dataclass(frozen=True)
 class Row:
     """One line; its file need not exist."""

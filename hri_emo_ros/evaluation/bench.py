@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
@@ -69,7 +68,7 @@ def bench(
         replayer = Replayer(values)
         result: dict[str, Any] = {
             "model": replayer.engine.model_id,
-            "threads": torch.get_num_threads(),
+            "runtime": replayer.engine.runtime.name,
             "stages": stages(replayer, short),
             "speed": speed(replayer, short),
             "by_length": by_length(replayer, make_recogniser(parameters["asr_node"]), short),
@@ -107,7 +106,6 @@ def machine() -> dict[str, Any]:
         "cores": psutil.cpu_count(),
         "load": [round(value, 2) for value in psutil.getloadavg()],
         "python": platform.python_version(),
-        "torch": torch.__version__,
     }
 
 
@@ -253,12 +251,6 @@ def memory(replayer: Replayer, bag: Path) -> dict[str, Any]:
         "growth_mb_per_hour": round(slope, 2),
         "points": points,
     }
-
-
-def default_manifest() -> Path | None:
-    """Clips of the demo recording, where the source tree is at hand."""
-    path = Path(__file__).resolve().parents[2] / "demo" / "manifest.csv"
-    return path if path.exists() else None
 
 
 def check_clips(manifest: Path) -> None:

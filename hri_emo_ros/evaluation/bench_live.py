@@ -26,7 +26,7 @@ from rclpy.node import Node
 from hri_emo_msgs.msg import EmotionState, Speech
 from hri_emo_ros.asr import make_recogniser
 from hri_emo_ros.asr.endpoint import Recognition, SpeechCollector
-from hri_emo_ros.engine import EmotionEngine
+from hri_emo_ros.engine import make_engine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
 from hri_emo_ros.evaluation.replay import Parameters
@@ -272,11 +272,7 @@ class _Reference:
         if recogniser is None:
             raise HriEmoError("asr.backend is 'none': the reference needs a recogniser")
         emotion = values["emotion_node"]
-        self._engine = EmotionEngine(
-            str(emotion["model.bundle"]),
-            device=str(emotion["model.device"]),
-            threads=int(emotion["model.threads"]),
-        )
+        self._engine = make_engine(emotion)
         self._engine.warm_up()
         recogniser.warm_up()
         self._recogniser = recogniser

@@ -297,7 +297,7 @@ def evaluate(
         HriEmoError: bundle or manifest cannot be used, or nothing in it can be scored.
     """
     engine = EmotionEngine(bundle, device=device, threads=threads)
-    config = engine.bundle.config
+    config = engine.config
     if config.objective != "single_label":
         raise HriEmoError(
             f"bundle '{bundle}' is multi-label; a manifest has one emotion a row, so 'evaluate' needs "

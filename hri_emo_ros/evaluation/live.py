@@ -22,7 +22,6 @@ from std_msgs.msg import Bool
 from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionState, Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.audio.pcm import PcmFormat
-from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_writer import RELIABLE, new_bag
 from hri_emo_ros.evaluation.bags import AudioBag, Sound, TruncatedBagError
@@ -33,6 +32,7 @@ from hri_emo_ros.evaluation.replay_outputs import progress_bar
 from hri_emo_ros.evaluation.rosbag_types import emotion_typestore
 from hri_emo_ros.evaluation.utterances import UtteranceLog
 from hri_emo_ros.messages import LATENCY_FIELDS
+from hri_emo_ros.model.bundle import find_bundle, read_config
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.audio_messages import AudioPublisher
 from hri_emo_ros.nodes.conversions import chunk_of, quality_of, to_ns, to_time, transcript_of
@@ -74,7 +74,7 @@ def replay_live(
     if not with_words:
         values["emotion_node"]["transcript.source"] = "none"
     kinds = tuple(kind for kind in PIPELINE_NODES if with_words or kind != "asr_node")
-    known = EmotionEngine(str(values["emotion_node"]["model.bundle"])).labels
+    known = read_config(find_bundle(str(values["emotion_node"]["model.bundle"]))).model.labels
     with AudioBag(path, topic) as bag:
         reference = read_reference(bag, labels, label_topic, known)
         with Graph(

@@ -12,7 +12,7 @@ from typing import Any
 from hri_emo_ros import __version__
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.audio.frontend import AudioFrontEnd
-from hri_emo_ros.engine import EmotionEngine
+from hri_emo_ros.engine import EmotionEngine, make_engine
 from hri_emo_ros.evaluation.bag_source import BagSource, Disturbance
 from hri_emo_ros.evaluation.bags import AudioBag
 from hri_emo_ros.evaluation.envelope import Envelope
@@ -144,12 +144,7 @@ class Replayer:
     ) -> None:
         self.parameters = parameters
         values = dict(parameters["emotion_node"])
-        self.engine = engine or EmotionEngine(
-            str(values["model.bundle"]),
-            str(values["model.device"]),
-            int(values["model.threads"]),
-            values,
-        )
+        self.engine = engine or make_engine(values)
         self.recogniser = recogniser or make_recogniser(parameters["asr_node"])
         self.engine.warm_up()
         if self.recogniser is not None:

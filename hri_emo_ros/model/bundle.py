@@ -14,24 +14,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.affect import SOURCE, Affect, known_positions
 from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.model.config import ModelConfig
-from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import TOKENIZER_FILE, TextTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from hri_emo_ros.model.network import EmotionModel
 
 SCHEMA_VERSION: Literal[1] = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 ENCODER_FILES = {"audio_encoder": "voice.safetensors", "text_encoder": "words.safetensors"}
 """By the part of `EmotionModel` whose weights they hold; the rest is in `WEIGHTS_FILE`."""
+GRAPH_FILES = {"voice": "voice.onnx", "words": "words.onnx", "head": "head.onnx"}
+"""What `hri_emo_ros.model.export` adds: what ONNX Runtime computes with the weights in those files."""
 SHIPPED = "compact"
 _PARAMETER = "parameter 'model.bundle'"
 
@@ -95,6 +99,18 @@ class Bundle:
     def labels(self) -> tuple[str, ...]:
         return self.model.config.labels
 
+    @property
+    def document(self) -> BundleConfig:
+        """What config.json says, or would say if the encoders' own configurations were written into it."""
+        return BundleConfig(
+            model_id=self.model_id or self.name,
+            model=self.model.config,
+            calibration=self.calibration,
+            affect=self.affect or {},
+            affect_source=self.affect_source if self.affect else "",
+            training=self.training,
+        )
+
 
 def save_bundle(
     bundle: Bundle, path: str | Path, precision: Literal["float16", "float32"] = "float16"
@@ -106,6 +122,9 @@ def save_bundle(
     Raises:
         HriEmoError: the folder cannot be written, or a text encoder lacks its tokenizer.
     """
+    import torch
+    from safetensors.torch import save
+
     folder = Path(path)
     config = bundle.model.portable_config()
     if config.uses_text and config.text.kind != "features" and bundle.tokenizer is None:
@@ -122,16 +141,13 @@ def save_bundle(
     }
     if bundle.affect is None:
         bundle.affect, bundle.affect_source = known_positions(config.labels), SOURCE
-    document = BundleConfig(
-        model_id=bundle.name,  # until its files are there
-        model=config,
-        calibration=bundle.calibration,
-        affect=bundle.affect,
-        affect_source=bundle.affect_source if bundle.affect else "",
-        training=bundle.training,
-    )
+    document = bundle.document.model_copy(update={"model": config})
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for graph in GRAPH_FILES.values():
+            (folder / graph).unlink(
+                missing_ok=True
+            )  # they are of the weights that were here before
         for file in (WEIGHTS_FILE, *ENCODER_FILES.values()):
             part = {name: value for name, value in weights.items() if _file_of(name) == file}
             if not part:
@@ -163,8 +179,10 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
         HriEmoError: the folder is missing or is no usable bundle, or its files are not those that its model_id
             was made of.
     """
+    from hri_emo_ros.model.network import EmotionModel
+
     folder = find_bundle(path)
-    document, settings = _read_config(folder)
+    document = read_config(folder)
     model = EmotionModel(document.model)
     weights = _read_weights(folder, {_file_of(name) for name in model.state_dict()})
     try:
@@ -176,21 +194,10 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
             f"({_PARAMETER})"
         ) from error
     model.eval().requires_grad_(False).to(device)
-    tokenizer = None
-    if document.model.uses_text and document.model.text.kind != "features":
-        if not (folder / TOKENIZER_FILE).is_file():
-            raise HriEmoError(f"bundle '{folder}' has no {TOKENIZER_FILE} ({_PARAMETER})")
-        tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-    if len(document.calibration.thresholds) != len(document.model.labels):
-        raise HriEmoError(
-            f"bundle '{folder}' has {len(document.calibration.thresholds)} thresholds for "
-            f"{len(document.model.labels)} labels ({_PARAMETER})"
-        )
-    _check_identity(folder, settings)
     card = folder / CARD_FILE
     return Bundle(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=read_tokenizer(folder, document.model),
         calibration=document.calibration,
         name=document.model_id.rsplit("-", 1)[0],
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
@@ -234,8 +241,13 @@ def _model_folders() -> Iterator[Path]:
         return
 
 
-def _read_config(folder: Path) -> tuple[BundleConfig, dict[str, Any]]:
-    """config.json, checked and as it is written."""
+def read_config(folder: Path) -> BundleConfig:
+    """config.json of a bundle.
+
+    Raises:
+        HriEmoError: it cannot be read or is not valid, or the bundle's files are not those that its model_id was
+            made of.
+    """
     file = folder / CONFIG_FILE
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
@@ -252,7 +264,26 @@ def _read_config(folder: Path) -> tuple[BundleConfig, dict[str, Any]]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise HriEmoError(f"'{file}': {place}: {first['msg']} ({_PARAMETER})") from error
-    return document, raw
+    if len(document.calibration.thresholds) != len(document.model.labels):
+        raise HriEmoError(
+            f"bundle '{folder}' has {len(document.calibration.thresholds)} thresholds for "
+            f"{len(document.model.labels)} labels ({_PARAMETER})"
+        )
+    _check_identity(folder, raw)
+    return document
+
+
+def read_tokenizer(folder: Path, config: ModelConfig) -> TextTokenizer | None:
+    """The bundle's tokenizer; None where its network reads no text.
+
+    Raises:
+        HriEmoError: the file is missing or cannot be read.
+    """
+    if not config.uses_text or config.text.kind == "features":
+        return None
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise HriEmoError(f"bundle '{folder}' has no {TOKENIZER_FILE} ({_PARAMETER})")
+    return load_tokenizer(folder / TOKENIZER_FILE)
 
 
 def _file_of(name: str) -> str:
@@ -261,6 +292,8 @@ def _file_of(name: str) -> str:
 
 
 def _read_weights(folder: Path, files: set[str]) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     weights: dict[str, torch.Tensor] = {}
     for name in sorted(files):
         file = folder / name

@@ -195,15 +195,27 @@ class CompactAudioEncoder(PreTrainedModel):
         and the valid frames [B, T']."""
         if sample_mask is None:
             sample_mask = torch.ones_like(waveform, dtype=torch.long)
-        c = self.config
-        spectrum = torch.stft(
-            waveform * sample_mask, c.n_fft, c.hop_length, window=self.window,
-            center=True, pad_mode="constant", return_complex=True,
-        )  # fmt: skip
-        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.mel_bank
+        power = self._spectrum(waveform * sample_mask).transpose(1, 2) @ self.mel_bank
         rounding = _ROUNDING_POWER * self.window.square().sum() * self.mel_bank.sum(0)
         mask = self._mel_mask(sample_mask)
         return (power - rounding).clamp_min(0.0) * mask[..., None], mask
+
+    def _spectrum(self, waveform: Tensor) -> Tensor:
+        """Power per frequency, [B, T] -> [B, n_fft / 2 + 1, T']."""
+        c = self.config
+        if torch.onnx.is_in_onnx_export():
+            # ONNX's own transform is slow for lengths that are no power of two; a convolution is not.
+            time = torch.arange(c.n_fft, dtype=torch.float64)
+            angle = 2 * math.pi / c.n_fft * torch.outer(torch.arange(c.n_fft // 2 + 1), time)
+            waves = torch.cat([angle.cos(), angle.sin()]).float() * self.window
+            padded = nn.functional.pad(waveform[:, None], (c.n_fft // 2, c.n_fft // 2))
+            parts = nn.functional.conv1d(padded, waves[:, None], stride=c.hop_length)
+            return parts.square().unflatten(1, (2, -1)).sum(1)
+        spectrum = torch.stft(
+            waveform, c.n_fft, c.hop_length, window=self.window,
+            center=True, pad_mode="constant", return_complex=True,
+        )  # fmt: skip
+        return spectrum.real.square() + spectrum.imag.square()
 
     def normalise(self, power: Tensor, mask: Tensor) -> tuple[Tensor, BoolTensor]:
         """Log-mel relative to the utterance's level (0 = the floor, 1 = 20 dB above it) and the
@@ -218,11 +230,10 @@ class CompactAudioEncoder(PreTrainedModel):
         loud = energy > level * 10 ** (-c.active_db / 10)
         reach = 2 * c.active_margin + 1
         near = nn.functional.max_pool1d(loud[:, None].float(), reach, 1, c.active_margin)[:, 0] > 0
-        begun = near.long().cummax(1).values.bool()
-        to_come = near.long().flip(1).cummax(1).values.flip(1).bool()
-        active = begun & to_come & mask
+        so_far = near.long().cumsum(1)
+        active = (so_far > 0) & (so_far < so_far[:, -1:] + near.long()) & mask
         # An utterance without any sound keeps all its frames: attention over none is undefined.
-        active = torch.where(active.any(1, keepdim=True), active, mask.bool())
+        active = active | (mask.bool() & ~active.any(1, keepdim=True))
         floor = 10 ** (-c.floor_db / 10) / c.num_mel_bins
         relative = power / level[..., None].clamp_min(_TINY)
         log_mel = (torch.log10(relative + floor) - math.log10(floor)) / 2

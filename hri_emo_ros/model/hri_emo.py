@@ -252,7 +252,8 @@ def normalised_entropy(logits: Tensor, multi_label: bool) -> Tensor:
     if multi_label:
         p = torch.sigmoid(logits)
         # Without the clamp the gradient would be NaN where the sigmoid is exactly 0 or 1.
-        each = torch.special.entr(torch.stack([p, 1 - p]).clamp(min=1e-7)).sum(0)
+        both = torch.stack([p, 1 - p]).clamp(min=1e-7)
+        each = -(both * both.log()).sum(0)
         return each.mean(-1, keepdim=True) / math.log(2)
     log_p = torch.log_softmax(logits, dim=-1)
     return -(log_p.exp() * log_p).sum(-1, keepdim=True) / math.log(logits.shape[-1])

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hri_emo_ros.model.baseline import RelativeStates, shares
-from hri_emo_ros.model.batch import MIN_AUDIO_SAMPLES, ModelBatch
+from hri_emo_ros.model.batch import ModelBatch
 from hri_emo_ros.model.config import EncoderSpec, ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder, FeatureEncoder, TextEncoder
 from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence
+from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES
 from hri_emo_ros.model.late_fusion import LateFusion
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.model.unimodal import AudioHead, TextHead, VoiceHead, unimodal_output
-from hri_emo_ros.model.weights import modality_weights
 
 
 class EmotionModel(nn.Module):
@@ -240,12 +240,10 @@ class EmotionModel(nn.Module):
         logits, audio_logits, text_logits = self.late_fusion(encoded)
         audio_present, text_present = encoded.audio_mask.any(1), encoded.text_mask.any(1)
         # No gate: where neither modality changes the answer they share evenly.
-        prior = torch.where(
+        share = torch.where(
             audio_present == text_present, torch.full_like(logits[:, 0], 0.5), audio_present.float()
         ).unsqueeze(-1)
-        output = ModelOutput(logits, audio_logits, text_logits, prior, audio_present, text_present)
-        share = modality_weights(output, self.config.objective).audio.unsqueeze(-1)
-        return replace(output, beta=share)
+        return ModelOutput(logits, audio_logits, text_logits, share, audio_present, text_present)
 
     def _nothing(self, batch: ModelBatch, width: int = 1) -> tuple[Tensor, Tensor]:
         device = batch.audio_present.device

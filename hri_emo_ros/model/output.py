@@ -1,11 +1,14 @@
 # Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
-"""What every network returns."""
+"""What every network returns, as tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import numpy as np
 from torch import Tensor
+
+from hri_emo_ros.model.answer import Answer
 
 
 @dataclass
@@ -23,31 +26,15 @@ class EncodedBatch:
 
 
 @dataclass
-class ModelOutput:
+class ModelOutput(Answer[Tensor]):
     """Logits and what led to them, for B utterances and L labels."""
 
-    logits: Tensor
-    """[B, L]; uncalibrated."""
-    audio_logits: Tensor
-    """[B, L]: what the network says when the words are removed; zeros where audio is absent. The
-    auxiliary loss and the modality weights both use it."""
-    text_logits: Tensor
-    """[B, L]: what the network says when the voice is removed; zeros where text is absent."""
-    beta: Tensor
-    """[B, d] in [0, 1]: the gate; h = beta * h_audio + (1 - beta) * h_text. Exactly 1 without text, 0
-    without audio. Heads without a gate give [B, 1], their overall audio share."""
-    audio_present: Tensor
-    """[B] bool."""
-    text_present: Tensor
-    """[B] bool."""
-    text_to_audio: Tensor | None = None
-    """[B, N, F]: where in the audio each token looked; only on request, only with cross-attention."""
-    shares: Tensor | None = None
-    """[B, 2] of the voice and of its room in the baseline (`model.baseline.shares`); None without baselines."""
-    speech: Tensor | None = None
-    """[B] logit that the sound is speech and not another one; means nothing where the voice is absent."""
+    def numpy(self) -> Answer[np.ndarray]:
+        """The same as arrays, float32 where they are no flags."""
+        there = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Answer(**{k: _array(value) for k, value in there.items() if value is not None})
 
-    @property
-    def gate(self) -> Tensor:
-        """[B]: mean of beta, the share of the voice in the gate."""
-        return self.beta.mean(-1)
+
+def _array(value: Tensor) -> np.ndarray:
+    value = value.detach().cpu()
+    return np.asarray((value.float() if value.is_floating_point() else value).numpy())

@@ -88,8 +88,8 @@ class TextHead(nn.Module):
 
 def _classify(classifier: nn.Sequential, pooled: Tensor, present: Tensor) -> Tensor:
     """Logits of the present rows, zeros in the others, which must not enter a BatchNorm's statistics."""
-    if bool(present.all()):
-        return classifier(pooled)
+    if not classifier.training:
+        return classifier(pooled) * present.unsqueeze(-1)
     logits = pooled.new_zeros(len(pooled), classifier[-1].out_features)
     if bool(present.any()):
         logits[present] = classifier(pooled[present]).to(logits.dtype)
@@ -126,11 +126,13 @@ def unimodal_output(logits: Tensor, encoded: EncodedBatch, audio: bool) -> Model
     """The output of a head that hears only (`audio`) or reads only."""
     nothing = torch.zeros_like(logits)
     share = torch.full_like(logits[:, :1], 1.0 if audio else 0.0)
+    present = (encoded.audio_mask if audio else encoded.text_mask).any(1)
+    absent = torch.zeros_like(present)
     return ModelOutput(
         logits=logits,
         audio_logits=logits if audio else nothing,
         text_logits=nothing if audio else logits,
         beta=share,
-        audio_present=encoded.audio_mask.any(1) & audio,
-        text_present=encoded.text_mask.any(1) & (not audio),
+        audio_present=present if audio else absent,
+        text_present=absent if audio else present,
     )

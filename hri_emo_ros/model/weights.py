@@ -32,11 +32,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from hri_emo_ros.model.answer import Answer, log_sigmoid, log_softmax
 from hri_emo_ros.model.config import Objective
-from hri_emo_ros.model.output import ModelOutput
 
 EPSILON = 0.05
 """nat; changes much smaller than this leave the word to the gate."""
@@ -48,54 +47,52 @@ _LEAST_LOG_PROBABILITY = -7.0
 class ModalityWeights:
     """Shares in [0, 1]; the text's are what is missing to 1."""
 
-    audio: Tensor
+    audio: np.ndarray
     """[B]"""
-    audio_per_emotion: Tensor
+    audio_per_emotion: np.ndarray
     """[B, L]"""
 
 
-def scores(logits: Tensor, objective: Objective) -> Tensor:
+def scores(logits: np.ndarray, objective: Objective) -> np.ndarray:
     """The scale on which answers are compared: log-probabilities, or logits for multi-label."""
     if objective == "single_label":
-        return torch.log_softmax(logits, dim=-1).clamp(min=_LEAST_LOG_PROBABILITY)
+        return np.maximum(log_softmax(logits), _LEAST_LOG_PROBABILITY)
     return logits
 
 
-def modality_weights(output: ModelOutput, objective: Objective) -> ModalityWeights:
+def modality_weights(output: Answer[np.ndarray], objective: Objective) -> ModalityWeights:
     """The weights of `output`, by the definition above.
 
     For the published weights, calibrate its three logits first (`Calibration.apply`): a temperature
     changes what removal does to the probability.
     """
     whole = scores(output.logits, objective)
-    audio = (whole - scores(output.text_logits, objective)).abs()
-    text = (whole - scores(output.audio_logits, objective)).abs()
+    audio = np.abs(whole - scores(output.text_logits, objective))
+    text = np.abs(whole - scores(output.audio_logits, objective))
     both = output.audio_present & output.text_present
     # Without the other modality the gate is exactly 1 or 0, and then it is the weight.
-    gate = output.gate.unsqueeze(-1)
-    per_emotion = torch.where(both.unsqueeze(-1), _ratio(audio, text, gate), gate)
+    gate = output.gate[:, None]
+    per_emotion = np.where(both[:, None], _ratio(audio, text, gate), gate)
     overall = _ratio(
         divergence(output.logits, output.text_logits, objective),
         divergence(output.logits, output.audio_logits, objective),
         output.gate,
     )
-    return ModalityWeights(torch.where(both, overall, output.gate), per_emotion)
+    return ModalityWeights(np.where(both, overall, output.gate), per_emotion)
 
 
-def divergence(whole: Tensor, rest: Tensor, objective: Objective) -> Tensor:
+def divergence(whole: np.ndarray, rest: np.ndarray, objective: Objective) -> np.ndarray:
     """KL divergence in nats, [B], of the answer `rest` from the answer `whole` (logits [B, L])."""
     if objective == "single_label":
-        p = torch.softmax(whole, dim=-1)
+        p = np.exp(log_softmax(whole))
         lost = (p * (scores(whole, objective) - scores(rest, objective))).sum(-1)
     else:
-        p = torch.sigmoid(whole)
-        logsigmoid = torch.nn.functional.logsigmoid
+        yes, no = log_sigmoid(whole), log_sigmoid(-whole)
         lost = (
-            p * (logsigmoid(whole) - logsigmoid(rest))
-            + (1 - p) * (logsigmoid(-whole) - logsigmoid(-rest))
+            np.exp(yes) * (yes - log_sigmoid(rest)) + np.exp(no) * (no - log_sigmoid(-rest))
         ).mean(-1)
-    return lost.clamp(min=0.0)
+    return np.maximum(lost, 0.0)
 
 
-def _ratio(audio: Tensor, text: Tensor, gate: Tensor) -> Tensor:
-    return (audio + EPSILON * gate) / (audio + text + EPSILON)
+def _ratio(audio: np.ndarray, text: np.ndarray, gate: np.ndarray) -> np.ndarray:
+    return np.asarray((audio + EPSILON * gate) / (audio + text + EPSILON))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
@@ -15,6 +15,7 @@ from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionSta
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_msgs.srv import ForgetVoices
 from hri_emo_ros.conversation import Conversation
+from hri_emo_ros.engine import EmotionEngine, make_engine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import conversions, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
@@ -28,9 +29,6 @@ from hri_emo_ros.types import AbstainReason, Transcript
 from hri_emo_ros.view.shown import from_message
 from hri_emo_ros.watched import WatchedEngine
 from hri_emo_ros.worker import Worker
-
-if TYPE_CHECKING:
-    from hri_emo_ros.engine import EmotionEngine
 
 TICK = 0.02
 """Seconds between looks for utterances whose wait for words is over."""
@@ -103,19 +101,7 @@ class EmotionNode(HriNode):
         )
 
     def _load(self, parameters: Mapping[str, Any]) -> EmotionEngine:
-        # Here and not above: the model's libraries are loaded by this node alone, and only when it is needed.
-        from hri_emo_ros.engine import EmotionEngine
-
-        return self.on_device(
-            "model.device",
-            parameters,
-            lambda values: EmotionEngine(
-                bundle=str(values["model.bundle"]),
-                device=str(values["model.device"]),
-                threads=int(values["model.threads"]),
-                parameters=values,
-            ),
-        )
+        return self.on_device("model.device", parameters, make_engine)
 
     def open(self) -> None:
         # Not before: speech_node sees by it that somebody listens.
@@ -200,7 +186,8 @@ class EmotionNode(HriNode):
             self._worker.put(lambda: self._configure(configured, parameters))
 
     def summary(self) -> str:
-        return f": model {self._engine.model_id} on {self._engine.device}"
+        engine = self._engine
+        return f": model {engine.model_id} on {engine.device}, {engine.runtime}" if engine else ""
 
     def values(self) -> Mapping[str, object]:
         joiner, engine = self._joiner, self._engine

@@ -26,7 +26,9 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.utilities import remove_ros_args
 
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.hardware import return_freed_memory
 from hri_emo_ros.nodes.diagnostics import Diagnostics, Level
+from hri_emo_ros.nodes.type_support import leave_generator_out
 from hri_emo_ros.parameters import NODES, Parameter, Value
 from hri_emo_ros.worker import Worker
 
@@ -175,6 +177,7 @@ class HriNode(LifecycleNode):
             self.dismantle()
             return self._refuse(f"cannot be configured: {type(error).__name__}: {error}")
         self.state = "inactive"
+        return_freed_memory()
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -301,6 +304,7 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
             file=sys.stderr,
         )
         return 2
+    leave_generator_out()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

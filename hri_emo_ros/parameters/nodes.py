@@ -251,6 +251,14 @@ EMOTION_NODE: tuple[Parameter, ...] = (
         read_only=True,
     ),
     P(
+        "model.runtime",
+        "auto",
+        "What executes the network: onnx (ONNX Runtime, on the CPU, from graphs that `hri-emo export` wrote "
+        "into the bundle), torch, or auto: onnx where it can.",
+        choices=("auto", "onnx", "torch"),
+        read_only=True,
+    ),
+    P(
         "model.threads",
         0,
         "CPU threads of the model; 0 takes all cores but one.",

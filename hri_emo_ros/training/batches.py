@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hri_emo_ros.data.clip_facts import ClipFacts, samples_of
 from hri_emo_ros.data.corpus import Item
-from hri_emo_ros.model.batch import ModelBatch, ModelItem, collate
+from hri_emo_ros.model.batch import ModelBatch, collate
 from hri_emo_ros.model.config import ModelConfig
+from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.tokenizer import TextTokenizer
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds, intact
 from hri_emo_ros.training.known import Known, Rooms

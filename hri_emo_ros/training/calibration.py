@@ -12,10 +12,11 @@ import torch
 
 from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.model.calibration import Calibration, fit_calibration, probabilities
+from hri_emo_ros.model.calibration import Calibration, probabilities
 from hri_emo_ros.model.config import Objective
 from hri_emo_ros.training.predictions import Predictions
 from hri_emo_ros.training.splits import speaker_halves
+from hri_emo_ros.training.temperatures import fit_calibration
 
 PREDICTIONS = "validation*.npz"
 """A run's predictions: as the examples are, and with one modality only where the head fuses two."""
@@ -85,7 +86,7 @@ def _held_out(groups: Sequence[Stacked], objective: Objective) -> dict[str, floa
         p.append(_scaled(_fit(others, objective), group, objective))
     whole, judged = _stack(groups), np.concatenate(p)
     true = whole["targets"].argmax(1)
-    raw = probabilities(torch.from_numpy(whole["logits"]), objective).numpy()
+    raw = probabilities(whole["logits"], objective)
     right = judged.argmax(1) == true
     return {
         "n": float(len(true)),
@@ -100,8 +101,7 @@ def _held_out(groups: Sequence[Stacked], objective: Objective) -> dict[str, floa
 def _scaled(calibration: Calibration, stacked: Stacked, objective: Objective) -> np.ndarray:
     """Calibrated probabilities [N, L]."""
     names = ("logits", "audio", "text", "shares")
-    scaled = calibration.scale(*(torch.from_numpy(stacked[name]) for name in names))
-    return np.asarray(probabilities(scaled, objective).numpy())
+    return probabilities(calibration.scale(*(stacked[name] for name in names)), objective)
 
 
 def _load_run(folder: Path) -> Stacked:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from hri_emo_ros.data import metrics
+from hri_emo_ros.model.answer import log_softmax
 from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.training.augment import Condition, Conditions
 from hri_emo_ros.training.pairs import Example
@@ -115,8 +115,4 @@ def _rank_correlation(runs: dict[str, Predictions], calibration: Calibration) ->
 
 
 def _log_probabilities(p: Predictions, calibration: Calibration) -> np.ndarray:
-    scaled = calibration.scale(
-        torch.from_numpy(p.logits), torch.from_numpy(p.audio_present),
-        torch.from_numpy(p.text_present), torch.from_numpy(p.shares),
-    )  # fmt: skip
-    return np.asarray(torch.log_softmax(scaled, dim=-1).numpy())
+    return log_softmax(calibration.scale(p.logits, p.audio_present, p.text_present, p.shares))

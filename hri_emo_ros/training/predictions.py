@@ -126,7 +126,7 @@ class Scorer:
             batch = self.maker.clean([examples[i] for i in rows], given, known).to(self.device)
             result = self.module(batch)
             output = result.output
-            weight = modality_weights(output, objective).audio
+            weight = torch.from_numpy(modality_weights(output.numpy(), objective).audio)
             nothing = output.logits.new_zeros(len(rows), 2)
             shares = nothing if output.shares is None else output.shares
             values = (output.logits, batch.targets, output.audio_present, output.text_present,

@@ -8,14 +8,17 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import onnxruntime
 
 from hri_emo_ros.audio.vad import FRAME, SileroVad
+from hri_emo_ros.hardware import open_session
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 from hri_emo_ros.voices.mel import BANDS, mel_spectrogram
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 MODEL = Path(__file__).parent / "ge2e.onnx"
 SIZE = 256
@@ -114,10 +117,4 @@ def _speech_of(samples: FloatArray) -> tuple[FloatArray, float]:
 @lru_cache(maxsize=1)
 def _session() -> onnxruntime.InferenceSession:
     """Loaded once in a process: it holds no state between calls."""
-    options = onnxruntime.SessionOptions()
-    options.inter_op_num_threads = options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(MODEL), sess_options=options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(str(MODEL))
