@@ -22,7 +22,14 @@ from hri_emo_ros import parameters as declared
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.affect import expectation
 from hri_emo_ros.model.answer import Answer, log_sigmoid
-from hri_emo_ros.model.bundle import Bundle, find_bundle, load_bundle, read_config, read_tokenizer
+from hri_emo_ros.model.bundle import (
+    Bundle,
+    check_identity,
+    find_bundle,
+    load_bundle,
+    read_config,
+    read_tokenizer,
+)
 from hri_emo_ros.model.calibration import probabilities
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES, ModelItem, pad
@@ -128,6 +135,7 @@ class EmotionEngine:
                 from hri_emo_ros.model.onnx_runtime import OnnxRuntime
 
                 self.runtime = OnnxRuntime(folder, self.document, self._threads)
+                check_identity(folder)
             else:
                 self.runtime = self._torch_runtime(load_bundle(folder), device)
         affect = self.document.affect

@@ -194,10 +194,12 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
             f"({_PARAMETER})"
         ) from error
     model.eval().requires_grad_(False).to(device)
+    tokenizer = read_tokenizer(folder, document.model)
+    check_identity(folder)
     card = folder / CARD_FILE
     return Bundle(
         model=model,
-        tokenizer=read_tokenizer(folder, document.model),
+        tokenizer=tokenizer,
         calibration=document.calibration,
         name=document.model_id.rsplit("-", 1)[0],
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
@@ -245,8 +247,7 @@ def read_config(folder: Path) -> BundleConfig:
     """config.json of a bundle.
 
     Raises:
-        HriEmoError: it cannot be read or is not valid, or the bundle's files are not those that its model_id was
-            made of.
+        HriEmoError: it cannot be read or is not valid.
     """
     file = folder / CONFIG_FILE
     try:
@@ -269,7 +270,6 @@ def read_config(folder: Path) -> BundleConfig:
             f"bundle '{folder}' has {len(document.calibration.thresholds)} thresholds for "
             f"{len(document.model.labels)} labels ({_PARAMETER})"
         )
-    _check_identity(folder, raw)
     return document
 
 
@@ -325,9 +325,15 @@ def _identity(folder: Path, settings: dict[str, Any], name: str) -> str:
     return f"{name}-{digest.hexdigest()[:8]}"
 
 
-def _check_identity(folder: Path, settings: dict[str, Any]) -> None:
-    said = str(settings["model_id"])
+def check_identity(folder: Path) -> None:
+    """Make sure that a bundle's files are those that its model_id was made of.
+
+    Raises:
+        HriEmoError: they are not, or one cannot be read.
+    """
     try:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        said = str(settings["model_id"])
         found = _identity(folder, settings, said.rsplit("-", 1)[0])
     except OSError as error:
         raise HriEmoError(f"cannot read bundle '{folder}': {error} ({_PARAMETER})") from error
