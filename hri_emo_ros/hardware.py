@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The computer: its processors, its GPU, its memory, and sessions of ONNX Runtime on it."""
 
 from __future__ import annotations

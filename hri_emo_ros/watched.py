@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Models that are called with a time limit, and made again where they hang or keep failing.
 
 Native code may never return, run out of memory or lose its GPU. Whoever calls it through here gets an

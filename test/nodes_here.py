@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Real nodes in the test's own process, talking over DDS as ever, so that faults can be put into what they load."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Exported graphs say what the network in torch says, hold no weights of their own, and need no torch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Parameters that change while the nodes run: refused with the bound, taken at once, and no utterance is cut."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The robot's word that it speaks, beside audio of another clock: through the real nodes."""
 
 from __future__ import annotations

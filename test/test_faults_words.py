@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Words that come late, of the wrong type, or from a recogniser that names no utterance: through the real nodes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Recognisers, models and threads that hang, fail, are slow or vanish, in the real nodes over DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Relates what happens at some time to the samples that arrive then.
 
 The robot's word that it speaks carries no sample time, and the microphone's stamps may be of another clock

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """``hri-emo export BUNDLE``: write the graphs that ONNX Runtime executes, and compare them with torch."""
 
 from __future__ import annotations

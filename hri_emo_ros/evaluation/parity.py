@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Do the exported graphs say what the network in torch says?"""
 
 from __future__ import annotations

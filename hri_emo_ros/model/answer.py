@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What every network returns, as arrays or tensors, and the scales that it is read on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Write what ONNX Runtime executes into a bundle: three graphs that share the weights in its safetensors.
 
 A graph names file, offset and length of each weight (ONNX's external data), so none is stored twice: a

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What a network takes: utterances of any length, side by side, with everything absent marked.
 
 Arrays here; `model.batch` has the same as tensors.

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A bundle's network executed by ONNX Runtime from the graphs that `model.export` wrote.
 
 The graphs hold no weights: they name bytes of the bundle's safetensors files, which ONNX Runtime maps, and

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What executes a bundle's network, and the one place that chooses it.
 
 ONNX Runtime reads what `hri_emo_ros.model.export` wrote into the bundle; torch builds the network from its

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A bundle's network executed by torch: on a GPU, without exported graphs, and for explanations."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Messages' C support without the code generator."""
 
 from __future__ import annotations

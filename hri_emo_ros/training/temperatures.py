@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Temperatures and thresholds that fit a split: see `model.calibration`."""
 
 from __future__ import annotations
