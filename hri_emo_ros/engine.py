@@ -285,7 +285,9 @@ class EmotionEngine:
                 answer = runtime.fuse(voice, words, batch)
         estimates = self._heard(self._read(answer, inputs, latency), voice, answer)
         if explanation is not None:
-            estimates = [replace(estimates[0], explanation=explanation)]
+            # The encoder hears the end of what is longer than its limit.
+            unheard = estimates[0].duration - self.model.config.max_audio_seconds
+            estimates = [replace(estimates[0], explanation=explanation.behind(unheard))]
         return estimates
 
     def _explainer(self) -> TorchRuntime:

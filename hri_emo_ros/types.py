@@ -8,7 +8,7 @@ of the sensor's clock) or ``_sample`` (an index at 16 kHz).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -174,6 +174,17 @@ class Explanation:
     """Seconds from one frame to the next."""
     alignment: FloatArray
     """[words, frames]; each row sums to 1: where in the audio the encoder looked for each word."""
+
+    def behind(self, seconds: float) -> Explanation:
+        """The same of an utterance whose first `seconds` were not heard: moments there have no say."""
+        if seconds <= 0.0 or self.moment_period <= 0.0 or not self.moment_attribution.shape[1]:
+            return self
+        moments = ((0, 0), (round(seconds / self.moment_period), 0))
+        return replace(
+            self,
+            moment_attribution=np.pad(self.moment_attribution, moments),
+            alignment=np.pad(self.alignment, moments),
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,22 @@ def test_the_command_says_what_is_wrong(tiny_bundle, tmp_path, capsys):
     assert "--out" in capsys.readouterr().err
     assert main(["explain", clip, *common, str(tmp_path / "a.xyz")]) == 2
     assert "a.xyz" in capsys.readouterr().err
+
+
+def test_of_more_than_the_encoder_hears_the_moments_are_those_that_it_heard(tmp_path: Path) -> None:
+    engine = EmotionEngine(tiny_model(tiny_config(max_audio_seconds=2.0)))
+    samples, words = voice(6.0, 3), Transcript("I am so happy to see you")
+    # As many seconds of speech in both, which the network is told too.
+    whole = engine.estimate(samples, words, replace(GOOD, speech_fraction=1 / 3), explain=True)
+    heard = engine.estimate(samples[-32000:], words, GOOD, explain=True)
+    assert whole.explanation is not None and heard.explanation is not None
+    period = whole.explanation.moment_period
+    moments = whole.explanation.moment_attribution
+    assert moments.shape[1] * period == pytest.approx(6.0, abs=2 * period)
+    length = heard.explanation.moment_attribution.shape[1]
+    assert not moments[:, :-length].any()
+    np.testing.assert_allclose(
+        moments[:, -length:], heard.explanation.moment_attribution, atol=1e-4
+    )
+    assert not whole.explanation.alignment[:, :-length].any()
+    np.testing.assert_allclose(whole.explanation.alignment.sum(1), 1.0, atol=1e-4)

@@ -15,13 +15,13 @@ from rosbags.rosbag2 import Reader
 
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.evaluation.bag_make import BagRecipe, make_bag
+from hri_emo_ros.evaluation.emotion_bag import TOPICS
 from hri_emo_ros.evaluation.labels import Label
 from hri_emo_ros.evaluation.matching import match_labels, segmentation
 from hri_emo_ros.evaluation.replay import Replayer, ReplayRun
 from hri_emo_ros.evaluation.replay_report import write_report
 from hri_emo_ros.evaluation.rosbag_types import (
     CONVERSATION,
-    EMOTION_STATE,
     SPEECH,
     emotion_typestore,
 )
@@ -142,14 +142,12 @@ def test_the_output_bag_holds_what_the_nodes_would_publish(outputs: Path, run: R
     finals = []
     tones: list[Any] = []
     with Reader(outputs / "bag") as reader:
-        assert {"/speech", "/transcript", "/emotion_state", "/conversation_emotion"} == set(
-            reader.topics
-        )
+        assert set(TOPICS) == set(reader.topics)
         for connection, _, raw in reader.messages():
             message: Any = store.deserialize_cdr(raw, connection.msgtype)
             if connection.msgtype == SPEECH:
                 speech.setdefault(message.utterance_id, []).append(message.samples)
-            elif connection.msgtype == EMOTION_STATE and message.stage == 1:
+            elif connection.topic == "/emotion_final":
                 finals.append(message)
             elif connection.msgtype == CONVERSATION:
                 tones.append(message)
