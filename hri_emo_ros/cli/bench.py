@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from hri_emo_ros.errors import HriEmoError
@@ -22,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="", help="model, instead of the shipped one")
     parser.add_argument("--tmp", type=Path, metavar="DIR", help="where recordings are made")
     parser.add_argument(
-        "--part", choices=("all", "replay", "live"), default="all",
-        help="replay: speed and memory offline; live: latency of the running nodes (%(default)s)",
+        "--part", choices=("all", "replay", "live", "gpu"), default="all",
+        help="replay: speed and memory offline; live: latency of the running nodes; gpu: one utterance on a "
+        "CUDA device (%(default)s, without gpu)",
     )  # fmt: skip
     parser.add_argument(
         "--rounds", type=int, default=3, help="of the live part, with nodes and reference in turn"
@@ -38,6 +40,16 @@ def run(args: argparse.Namespace) -> int:
     """Measure; returns the exit status."""
     if not 0.001 <= args.hours <= 48.0:
         raise HriEmoError(f"--hours is {args.hours:g}, must be 0.001 to 48")
+    if args.part == "gpu":
+        from hri_emo_ros.evaluation.bench_gpu import measure
+
+        report = measure(args.bundle)
+        print(report.describe())
+        if args.json is not None:
+            from hri_emo_ros.data.json_files import write_json
+
+            write_json(args.json, asdict(report))
+        return 0
     chosen = {"model.bundle": args.bundle, "asr.backend": args.asr}
     parameters = load_parameters(None, [f"{k}:={v}" for k, v in chosen.items() if v])
     from hri_emo_ros.data.json_files import write_json

@@ -127,15 +127,16 @@ class TextEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, mask: Tensor, context_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        context, read = {}, mask
-        if context_mask is not None and bool(context_mask.any()):
-            context = {"token_type_ids": context_mask.long()}  # BERT's second segment
+        segments, read = {}, mask
+        if context_mask is not None:
             read = mask | context_mask
+            if getattr(self.model.config, "type_vocab_size", 1) > 1:
+                segments = {"token_type_ids": context_mask.long()}  # BERT's second segment
         output = self.model(
             input_ids=input_ids,
             attention_mask=read.long(),
             output_hidden_states=self.mix is not None,
-            **context,
+            **segments,
         )
         states = output.last_hidden_state
         if self.mix is not None:
