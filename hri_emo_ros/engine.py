@@ -215,7 +215,7 @@ class EmotionEngine:
 
     @property
     def baseline_config(self) -> BaselineConfig | None:
-        """How the bundle weighs what is known of a voice; None if it judges each as a stranger's."""
+        """How the bundle weighs what is known of a voice; None if it judges each as an unknown one."""
         return self.config.baseline
 
     def warm_up(self, passes: int = 2) -> None:

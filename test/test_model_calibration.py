@@ -47,7 +47,7 @@ def test_what_is_known_of_a_voice_and_its_room_has_factors_of_its_own():
     rng = np.random.default_rng(3)
     parts = [
         overconfident(rng, 3000, t) for t in (4.0, 2.0, 1.0)
-    ]  # a stranger, a known room, a known voice
+    ]  # an unknown voice, a known room, a known voice
     shares = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]).repeat_interleave(3000, dim=0)
     logits, targets = (torch.cat(x) for x in zip(*parts, strict=True))
     audio, text = flags(9000, True), flags(9000, False)

@@ -92,8 +92,8 @@ def test_an_utterance_far_from_all_that_was_heard_has_bounded_components():
     torch.testing.assert_close(far, farther, rtol=1e-2, atol=1e-2)
 
 
-def test_of_a_stranger_the_population_is_expected(engine):
-    stranger = engine.estimate(voice(1.2), WORDS, GOOD)
+def test_of_an_unknown_voice_the_population_is_expected(engine):
+    unknown = engine.estimate(voice(1.2), WORDS, GOOD)
     average = Baseline(engine.population, 0.0, 0.0)
     batch = collate([ModelItem(voice(1.2), baseline=average)], engine.config, None)
     nobody = collate([ModelItem(voice(1.2))], engine.config, None)
@@ -102,14 +102,14 @@ def test_of_a_stranger_the_population_is_expected(engine):
     )
     nothing = Heard.nothing(len(engine.population))
     same = engine.estimate(voice(1.2), WORDS, GOOD, voice=nothing, room=nothing)
-    np.testing.assert_allclose(same.probabilities, stranger.probabilities, atol=1e-6)
+    np.testing.assert_allclose(same.probabilities, unknown.probabilities, atol=1e-6)
 
 
 @pytest.mark.parametrize("level", ["voice", "room"])
 def test_what_was_heard_before_changes_the_answer_to_the_voice(engine, level):
-    stranger = engine.estimate(voice(1.2), None, GOOD)
+    unknown = engine.estimate(voice(1.2), None, GOOD)
     known = engine.estimate(voice(1.2), None, GOOD, **{level: heard(engine, 8.0)})
-    assert np.abs(known.probabilities - stranger.probabilities).max() > 0.005
+    assert np.abs(known.probabilities - unknown.probabilities).max() > 0.005
     words = engine.estimate(None, WORDS, None, **{level: heard(engine, 8.0)})
     np.testing.assert_allclose(words.probabilities, engine.estimate(None, WORDS).probabilities)
 
@@ -121,21 +121,21 @@ def test_a_known_voice_is_answered_more_surely_where_calibration_says_so(engine)
     known = heard(engine, 30.0)
     before, after = (e.estimate(voice(1.2), None, GOOD, voice=known) for e in (engine, surer))
     assert after.uncertainty < before.uncertainty
-    strangers = [e.estimate(voice(1.2), None, GOOD).probabilities for e in (engine, surer)]
-    np.testing.assert_allclose(*strangers, atol=1e-6)
+    unknown_voices = [e.estimate(voice(1.2), None, GOOD).probabilities for e in (engine, surer)]
+    np.testing.assert_allclose(*unknown_voices, atol=1e-6)
 
 
-def test_somebody_who_is_their_own_baseline_is_still_heard_as_a_stranger_would_be_in_part():
+def test_somebody_who_is_their_own_baseline_is_still_heard_as_an_unknown_voice_would_be_in_part():
     model = relative_bundle("audio_only").model
     batch = collate([ModelItem(voice(1.2))], model.config, None)
     usual = voice_statistics(*model.encode_voice(batch))[0].detach().numpy()
     known = collate(
         [ModelItem(voice(1.2), baseline=Baseline(usual, 20.0, 0.0))], model.config, None
     )
-    stranger, used_to = model(batch).logits, model(known).logits
+    unknown, used_to = model(batch).logits, model(known).logits
     nothing = model.audio_head(torch.zeros(1, 12), torch.ones(1))
     own = model.config.own_view
-    expected = own * nothing + (1 - own) * stranger
+    expected = own * nothing + (1 - own) * unknown
     torch.testing.assert_close(used_to, expected, atol=1e-3, rtol=0)
 
 

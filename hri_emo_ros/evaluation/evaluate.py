@@ -179,12 +179,12 @@ def estimate_known(
     Baselines are made of the clips as the engine hears them here: with `change`, in the same noise.
     """
     inputs = read_inputs(found, change)
-    strangers = estimate_inputs(engine, found.rows, inputs, progress)
+    unknown = estimate_inputs(engine, found.rows, inputs, progress)
     results = []
     for knowledge in wanted:
-        scored, given = strangers, inputs
+        scored, given = unknown, inputs
         if not knowledge.nothing:
-            given = with_baselines(found.rows, inputs, strangers.estimates, knowledge)
+            given = with_baselines(found.rows, inputs, unknown.estimates, knowledge)
             scored = estimate_inputs(engine, found.rows, given, progress)
         results.append((scored, heard_counts(given) if given else {}))
     return results

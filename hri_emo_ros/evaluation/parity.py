@@ -35,7 +35,7 @@ class Parity:
 
 
 def compare_runtimes(bundle: str | Path, rows: Sequence[Row], threads: int = 0) -> Parity:
-    """Estimate each clip with its voice alone, its words alone and both, as a stranger and as a known voice.
+    """Estimate each clip with its voice alone, its words alone and both, as an unknown and as a known voice.
 
     Raises:
         HriEmoError: a clip or the bundle cannot be read.

@@ -4,8 +4,8 @@
 Temperature scaling (Guo et al. 2017): logits are divided by one temperature (single-label) or one per
 label (multi-label) that minimises the negative log-likelihood on a split held out of training. Confidence
 differs with what the network could use, so voice alone, words alone and both have temperatures of
-their own; and with what the voice could be compared to, so that a temperature is a geometric mean of those for a
-stranger, a known room and a known voice, weighted by their shares in the baseline (`model.baseline.shares`).
+their own; and with what the voice could be compared to, so that a temperature is a geometric mean of those for an
+unknown voice, a known room and a known voice, weighted by their shares in the baseline (`model.baseline.shares`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Calibration(BaseModel):
         """Logits [B, L] divided by the temperature for what is present ([B] bool each).
 
         Args:
-            shares: [B, 2] of the voice and of its room in the baseline; None for a stranger's.
+            shares: [B, 2] of the voice and of its room in the baseline; None for an unknown one's.
         """
         both, audio, text = (
             np.broadcast_to(np.asarray(t, logits.dtype), logits.shape)

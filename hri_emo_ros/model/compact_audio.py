@@ -2,7 +2,7 @@
 """A compact voice encoder in the shape of Whisper's first layers: waveform -> log-mel -> states at 25 Hz.
 
 Two convolutions and a few Transformer layers over mel frames (Radford et al. 2022, arXiv:2212.04356),
-thin enough for a robot's CPU, so that weights can be cut out of a pretrained Whisper
+small enough for a robot's CPU, so that weights can be cut out of a pretrained Whisper
 (`model.whisper_weights`). It keeps the interface of transformers' speech encoders:
 ``input_values`` and a sample ``attention_mask`` in, ``last_hidden_state`` out. Three properties hold
 by construction rather than by training:

@@ -80,7 +80,7 @@ class AdaptiveSubscription:
         offers = self._all()
         present = {offer.topic_type for offer in offers}
         kind = next((name for name in self._types if name in present), None)
-        self._tell_strangers(present, kind)
+        self._tell_other_types(present, kind)
         if kind is None:
             if offers:
                 # No second type on a topic that is not ours to read: the ROS tools refuse to show such.
@@ -102,7 +102,7 @@ class AdaptiveSubscription:
         if (kind, reliability, durability) != self._current:
             self._subscribe((kind, reliability, durability))
 
-    def _tell_strangers(self, present: set[str], kind: str | None) -> None:
+    def _tell_other_types(self, present: set[str], kind: str | None) -> None:
         """Say so where somebody publishes what cannot be taken; DDS keeps silent about it."""
         level, text = Level.OK, ""
         if self._types and present - set(self._types):
