@@ -1,3 +1,4 @@
+# Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """Hands messages from node to node of one process, past DDS: those that are not to be on the wire."""
 
 from __future__ import annotations
