@@ -286,7 +286,7 @@ class EmotionEngine:
         estimates = self._heard(self._read(answer, inputs, latency), voice, answer)
         if explanation is not None:
             # The encoder hears the end of what is longer than its limit.
-            unheard = estimates[0].duration - self.model.config.max_audio_seconds
+            unheard = estimates[0].duration - self.config.max_audio_seconds
             estimates = [replace(estimates[0], explanation=explanation.behind(unheard))]
         return estimates
 

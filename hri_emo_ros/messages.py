@@ -134,6 +134,18 @@ def transcript(
     }
 
 
+def without_words(fields: Fields) -> Fields:
+    """Transcript.msg, EmotionState.msg or EmotionExplanation.msg with no word of what was said (parameters
+    `publish_transcript`); the words' number and times stay."""
+    kept = dict(fields)
+    for name in ("text", "transcript", "rejected_transcript"):
+        if name in kept:
+            kept[name] = ""
+    if "words" in kept:
+        kept["words"] = [{**word, "text": ""} for word in kept["words"]]
+    return kept
+
+
 def words(found: Sequence[Word]) -> list[Fields]:
     """Word.msg of each."""
     return [

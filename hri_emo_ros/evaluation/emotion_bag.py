@@ -21,6 +21,7 @@ from hri_emo_ros.evaluation.rosbag_types import (
     TRANSCRIPT,
     emotion_typestore,
 )
+from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import Record, TranscriptRecord
 from hri_emo_ros.types import SAMPLE_RATE, SpeechChunk
 
@@ -44,14 +45,27 @@ class EmotionBagWriter:
         stream_id: of all messages.
         recogniser: name of the recogniser.
         conversation: what listens to the final states.
+        parameters: of each node; whether they publish words.
     """
 
     def __init__(
-        self, writer: Writer, stream_id: str, recogniser: str, conversation: Conversation
+        self,
+        writer: Writer,
+        stream_id: str,
+        recogniser: str,
+        conversation: Conversation,
+        parameters: Mapping[str, Mapping[str, Value]],
     ) -> None:
         self._writer = writer
         self._stream, self._recogniser = stream_id, recogniser
         self._conversation = conversation
+        kinds = {"asr_node": (TRANSCRIPT,), "emotion_node": (EMOTION_STATE, EXPLANATION)}
+        self._wordless = {
+            kind
+            for node, found in kinds.items()
+            for kind in found
+            if not parameters[node]["publish_transcript"]
+        }
         self._store = emotion_typestore()
         self._connections = {
             topic: writer.add_connection(
@@ -94,6 +108,8 @@ class EmotionBagWriter:
 
     def _put(self, topic: str, fields: messages.Fields) -> None:
         kind = TOPICS[topic]
+        if kind in self._wordless:
+            fields = messages.without_words(fields)
         data = self._store.serialize_cdr(self._fill(kind, fields), kind)
         self._writer.write(self._connections[topic], self._now_ns, data)
 

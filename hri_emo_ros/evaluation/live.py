@@ -78,7 +78,11 @@ def replay_live(
     with AudioBag(path, topic) as bag:
         reference = read_reference(bag, labels, label_topic, known)
         with Graph(
-            nodes=kinds, parameters={k: values[k] for k in kinds}, use_sim_time=True
+            nodes=kinds,
+            parameters={k: values[k] for k in kinds},
+            use_sim_time=True,
+            # Words that are not published go from node to node within a process.
+            single_process=with_words and not values["asr_node"]["publish_transcript"],
         ) as graph:
             recorder = _Recorder(graph, bag)
             player = _Player(graph, bag, speed, values["speech_node"])

@@ -47,7 +47,7 @@ def record_bag(out: Path | None, replayer: Replayer) -> Iterator[Callable[[Recor
     with new_bag(out / "bag") as writer:
         conversation = Conversation(replayer.engine, replayer.parameters["emotion_node"])
         name = replayer.recogniser_name
-        yield EmotionBagWriter(writer, "replay", name, conversation).write
+        yield EmotionBagWriter(writer, "replay", name, conversation, replayer.parameters).write
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hri_emo_msgs.msg import Speech
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.asr import LoadedRecogniser, make_recogniser
 from hri_emo_ros.asr.endpoint import EndpointRecogniser, Recognition, SpeechCollector
-from hri_emo_ros.nodes import conversions, qos
+from hri_emo_ros.nodes import conversions, in_process, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import STUCK, HriNode, run
@@ -58,6 +58,7 @@ class AsrNode(HriNode):
         self._recogniser = WatchedRecogniser(parameters, self._load, self.out_of_order)
         self.stuck_after = float(parameters["asr.timeout"]) + STUCK
         self._words = EndpointRecogniser(self._recogniser)
+        self._publishes_words = bool(parameters["publish_transcript"])
         self._transcripts = self.create_lifecycle_publisher(
             TranscriptMsg, "transcript", qos.TRANSCRIPT
         )
@@ -194,17 +195,33 @@ class AsrNode(HriNode):
         queueing: float = 0.0,
     ) -> None:
         assert self._recogniser is not None
-        self._transcripts.publish(
-            conversions.transcript_message(
+
+        def message(words: bool) -> TranscriptMsg:
+            return conversions.transcript_message(
                 transcript,
                 chunk,
                 job.stream_id,
                 job.frame_id,
-                recogniser=self._recogniser.name,
+                recogniser=name,
                 duration=duration,
                 queueing=queueing,
                 final=final,
+                words=words,
             )
+
+        name = self._recogniser.name
+        if not self._publishes_words:
+            # First, so that emotion_node knows that it need not listen to what has no words.
+            self._hand_over(message(words=True))
+        self._transcripts.publish(message(words=self._publishes_words))
+
+    def _hand_over(self, message: TranscriptMsg) -> None:
+        taken = in_process.hand_over(self._transcripts.topic_name, message)
+        self.diagnostics.condition(
+            "words",
+            Level.OK if taken else Level.ERROR,
+            "publish_transcript is false, and no active emotion_node is in this process: words reach nobody; "
+            "run all nodes in one (single_process:=true), or set asr.backend to none",
         )
 
 

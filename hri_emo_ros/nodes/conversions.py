@@ -133,11 +133,13 @@ def transcript_message(
     duration: float,
     queueing: float,
     final: bool = True,
+    words: bool = True,
 ) -> TranscriptMsg:
     """What a recogniser made of one utterance -> Transcript; see `messages.transcript`.
 
     Args:
         chunk: one of the utterance's.
+        words: with the words that were said.
     """
     fields = messages.transcript(
         transcript,
@@ -150,7 +152,7 @@ def transcript_message(
         duration=duration,
         queueing=queueing,
     )
-    return fill(TranscriptMsg, fields)
+    return fill(TranscriptMsg, fields if words else messages.without_words(fields))
 
 
 def transcript_of(message: TranscriptMsg) -> Transcript:
@@ -183,16 +185,20 @@ def transcript_of_live_speech(message: Any, language_field: str) -> Transcript:
     )
 
 
-def state_message(outcome: Outcome, stream_id: str, frame_id: str) -> EmotionState:
-    """Outcome of one utterance (so far) -> EmotionState."""
-    return fill(EmotionState, messages.state(outcome, stream_id, frame_id))
+def state_message(
+    outcome: Outcome, stream_id: str, frame_id: str, words: bool = True
+) -> EmotionState:
+    """Outcome of one utterance (so far) -> EmotionState, with the words that were said or without."""
+    fields = messages.state(outcome, stream_id, frame_id)
+    return fill(EmotionState, fields if words else messages.without_words(fields))
 
 
 def explanation_message(
-    outcome: Outcome, explanation: Explanation, stream_id: str, frame_id: str
+    outcome: Outcome, explanation: Explanation, stream_id: str, frame_id: str, words: bool = True
 ) -> EmotionExplanation:
-    """Explanation of an outcome -> EmotionExplanation."""
-    return fill(EmotionExplanation, messages.explanation(outcome, explanation, stream_id, frame_id))
+    """Explanation of an outcome -> EmotionExplanation, with the words that were said or without."""
+    fields = messages.explanation(outcome, explanation, stream_id, frame_id)
+    return fill(EmotionExplanation, fields if words else messages.without_words(fields))
 
 
 def conversation_message(

@@ -17,7 +17,7 @@ from hri_emo_msgs.srv import ForgetVoices
 from hri_emo_ros.conversation import Conversation
 from hri_emo_ros.engine import EmotionEngine, make_engine
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.nodes import conversions, qos
+from hri_emo_ros.nodes import conversions, in_process, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.hri_messages import hri_messages, language_field
@@ -65,6 +65,8 @@ class EmotionNode(HriNode):
         self._clocks_apart = True
         """The audio's stamps are not of this node's clock."""
         self._listeners = ListenOnceServer(self)
+        self._handed_over = False
+        """The words come from asr_node in this process; what it publishes has none."""
         self._announced: TranscriptMsg | None = None
         """Of an utterance of a stream whose speech has not come yet."""
 
@@ -77,6 +79,7 @@ class EmotionNode(HriNode):
         )
         self.stuck_after = 2.0 * float(parameters["model.timeout"]) + STUCK
         self._conversation = Conversation(self._engine, parameters)
+        self._publishes_words = bool(parameters["publish_transcript"])
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
         self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
         self._tones = self.create_lifecycle_publisher(
@@ -126,6 +129,9 @@ class EmotionNode(HriNode):
             "set transcript.source",
         )
         self._inputs.append(self._words)
+        self._handed_over = False
+        if kind is TranscriptMsg:
+            in_process.take(self._words.topic, self._on_handed_over)
         self._look = self.create_timer(
             LOOK, self._look_for_recogniser, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -152,6 +158,8 @@ class EmotionNode(HriNode):
         if self._look is not None:
             self.destroy_timer(self._look)
             self._look = None
+        if self._words is not None:
+            in_process.leave(self._words.topic)
         for subscription in self._inputs:
             subscription.destroy()
         self._inputs, self._words = [], None
@@ -213,6 +221,12 @@ class EmotionNode(HriNode):
         self._put(self._take_speech, message)
 
     def _on_transcript(self, message: TranscriptMsg) -> None:
+        if not self._handed_over:
+            self._put(self._take_transcript, message)
+
+    def _on_handed_over(self, message: TranscriptMsg) -> None:
+        """In asr_node's thread."""
+        self._handed_over = True
         self._put(self._take_transcript, message)
 
     def _on_string(self, message: String) -> None:
@@ -348,22 +362,20 @@ class EmotionNode(HriNode):
             self.diagnostics.failure(
                 "estimate", f"utterance {outcome.utterance_id}: {outcome.error}"
             )
-        message = conversions.state_message(outcome, self._stream, self._frame)
+        place, words = (self._stream, self._frame), self._publishes_words
+        message = conversions.state_message(outcome, *place, words)
         self._states.publish(message)
         self._listeners.state(message)
         if outcome.stage == "final":
             self._finals.publish(message)
             if self._conversation is not None:
                 tone = self._conversation.hear(outcome)
-                self._tones.publish(
-                    conversions.conversation_message(tone, self._stream, self._frame)
-                )
+                self._tones.publish(conversions.conversation_message(tone, *place))
             self.console(from_message(message).sentence)
-        if outcome.estimate.explanation is not None:
+        found = outcome.estimate.explanation
+        if found is not None:
             self._explanations.publish(
-                conversions.explanation_message(
-                    outcome, outcome.estimate.explanation, self._stream, self._frame
-                )
+                conversions.explanation_message(outcome, found, *place, words)
             )
 
 

@@ -183,6 +183,13 @@ ASR_NODE: tuple[Parameter, ...] = (
         read_only=True,
     ),
     P(
+        "publish_transcript",
+        True,
+        "Publish the words on transcript; off hands them to emotion_node in the same process alone "
+        "(single_process) and publishes none.",
+        read_only=True,
+    ),
+    P(
         "moonshine.model",
         "",
         "Folder of Moonshine's tiny.en model; empty takes the installed package's.",
@@ -280,6 +287,12 @@ EMOTION_NODE: tuple[Parameter, ...] = (
         "Where words come from: Transcript, std_msgs/String or hri_msgs/LiveSpeech on the transcript topic, or "
         "nowhere.",
         choices=("transcript", "string", "live_speech", "none"),
+        read_only=True,
+    ),
+    P(
+        "publish_transcript",
+        True,
+        "Publish the words in states and explanations; off uses them and publishes none.",
         read_only=True,
     ),
     P(
