@@ -138,8 +138,10 @@ def _start(context):
     arguments = ["--autostart"] if autostart else []
     if given["single_process"] == "true":
         # Three nodes, each with its own name: no `name` here, and the process starts them itself.
+        pipeline = arguments + (["--no-asr"] if given["asr"] == "none" else [])
         return [
-            Node(executable=name, arguments=arguments, **common) for name in ("pipeline", *optional)
+            Node(executable="pipeline", arguments=pipeline, **common),
+            *(Node(executable=name, arguments=arguments, **common) for name in optional),
         ]
     nodes += optional
     if autostart and common["respawn"]:
@@ -161,10 +163,19 @@ def _started_in_order(lifecycle):
     A recogniser that cannot be configured is not waited for: the voice alone speaks then; nor is the bridge.
     """
     speech = lifecycle["speech_node"]
-    awaited = set(lifecycle)
+    awaited, starting = set(lifecycle), set(lifecycle)
+
+    def configured(name):
+        # Once: whoever cleans up and configures by hand later activates by hand too.
+        first = name in starting
+        starting.discard(name)
+        return [_transition(lifecycle[name], "ACTIVATE")] if first else []
+
+    def refused(name):
+        starting.discard(name)
+        return ready(name) if name in ("asr_node", "ros4hri_bridge") else []
 
     def ready(name):
-        # Once: whoever deactivates speech_node by hand later wants it to stay so.
         last = awaited == {name}
         awaited.discard(name)
         return [_transition(speech, "ACTIVATE")] if last else []
@@ -176,9 +187,7 @@ def _started_in_order(lifecycle):
                 # Without start_state, a node deactivated by hand would be activated again.
                 start_state=start,
                 goal_state=goal,
-                entities=[OpaqueFunction(function=lambda context: then)]
-                if isinstance(then, list)
-                else [OpaqueFunction(function=lambda context: then(name))],
+                entities=[OpaqueFunction(function=lambda context: then(name))],
             )
         )
 
@@ -186,13 +195,11 @@ def _started_in_order(lifecycle):
     for name in lifecycle:
         if name == "speech_node":
             continue
-        activate = [_transition(lifecycle[name], "ACTIVATE")]
         handlers += [
-            handler(name, "configuring", "inactive", activate),
+            handler(name, "configuring", "inactive", configured),
+            handler(name, "configuring", "unconfigured", refused),
             handler(name, "activating", "active", ready),
         ]
-    for name in {"asr_node", "ros4hri_bridge"} & set(lifecycle):
-        handlers.append(handler(name, "configuring", "unconfigured", ready))
     return handlers
 
 

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from hri_emo_ros.errors import HriEmoError
@@ -283,13 +285,6 @@ class HriNode(LifecycleNode):
         return {"state": self.state, **(self.values() if self.state != "unconfigured" else {})}
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """The first signal ends the nodes, wherever they are; a second one must not end that."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = None) -> int:
     """Run nodes in one executor until SIGINT or SIGTERM; the main of every executable.
 
@@ -305,16 +300,26 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
         )
         return 2
     leave_generator_out()
+    ending = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        # The first signal ends the nodes, wherever they are; a second one must not end that.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        ending.set()
+        raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     try:
-        rclpy.init(args=arguments)
-        _run_nodes(makers, "--autostart" in own)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        # rclpy's own handlers would end DDS before the nodes have said their last.
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        _run_nodes(makers, "--autostart" in own, ending)
+    except KeyboardInterrupt:
         pass
     except Exception:
         # What a signal interrupts may fail in many ways.
-        if rclpy.ok():
+        if not ending.is_set():
             raise
     finally:
         rclpy.try_shutdown()
@@ -327,7 +332,9 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
     os._exit(0)
 
 
-def _run_nodes(makers: Sequence[Callable[[], HriNode]], autostart: bool) -> None:
+def _run_nodes(
+    makers: Sequence[Callable[[], HriNode]], autostart: bool, ending: threading.Event
+) -> None:
     nodes: list[HriNode] = []
     # Single-threaded: callbacks only append to queues, and several threads take turns badly.
     executor = SingleThreadedExecutor()
@@ -340,24 +347,21 @@ def _run_nodes(makers: Sequence[Callable[[], HriNode]], autostart: bool) -> None
             # Listeners before speakers, so that the first message finds its receiver.
             for node in reversed(ready):
                 node.trigger_activate()
-        _spin(executor, nodes)
+        # Where a signal's exception is swallowed, by a destructor or in native code, its mark stands.
+        while rclpy.ok() and not ending.is_set():
+            try:
+                executor.spin_once(timeout_sec=0.2)
+            except ExternalShutdownException:
+                return
+            except Exception as error:
+                # What a callback raises does not end the process.
+                nodes[0].failed("callback", error)
     finally:
         for node in nodes:
             node.guarded("shutdown", node.finish)
         executor.shutdown(timeout_sec=1.0)
         for node in nodes:
             node.destroy_node()
-
-
-def _spin(executor: SingleThreadedExecutor, nodes: Sequence[HriNode]) -> None:
-    """Serve callbacks until shutdown; what one of them raises does not end the process."""
-    while rclpy.ok():
-        try:
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            return
-        except Exception as error:
-            nodes[0].failed("callback", error)
 
 
 def _known_elsewhere(name: str) -> bool:

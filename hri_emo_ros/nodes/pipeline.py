@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from hri_emo_ros.nodes.asr_node import AsrNode
 from hri_emo_ros.nodes.emotion_node import EmotionNode
 from hri_emo_ros.nodes.lifecycle import run
@@ -10,8 +12,12 @@ from hri_emo_ros.nodes.speech_node import SpeechNode
 
 
 def main() -> int:
-    """Entry point of the executable."""
-    return run([SpeechNode, AsrNode, EmotionNode])
+    """Entry point of the executable; ``--no-asr`` leaves asr_node out."""
+    arguments = [a for a in sys.argv if a != "--no-asr"]
+    nodes = (
+        [SpeechNode, EmotionNode] if "--no-asr" in sys.argv else [SpeechNode, AsrNode, EmotionNode]
+    )
+    return run(nodes, arguments)
 
 
 if __name__ == "__main__":
