@@ -33,7 +33,7 @@ from hri_emo_ros.model.bundle import (
 from hri_emo_ros.model.calibration import probabilities
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES, ModelItem, pad
-from hri_emo_ros.model.runtime import Encoded, Runtime, choose, is_exported
+from hri_emo_ros.model.runtime import Encoded, Runtime, choose
 from hri_emo_ros.model.tokenizer import EncodedText
 from hri_emo_ros.model.weights import modality_weights
 from hri_emo_ros.outcome import normalised_entropy
@@ -131,7 +131,7 @@ class EmotionEngine:
             self._folder = folder = find_bundle(bundle)
             self.document = read_config(folder)
             self.tokenizer = read_tokenizer(folder, self.config)
-            if choose(runtime, device, is_exported(folder, self.document)) == "onnx":
+            if choose(runtime, device, self.document.graphs is not None) == "onnx":
                 from hri_emo_ros.model.onnx_runtime import OnnxRuntime
 
                 self.runtime = OnnxRuntime(folder, self.document, self._threads)

@@ -26,6 +26,7 @@ class Worker(Generic[T]):
             goes first, so that what is worked on stays fresh.
         idle: called every `period` seconds when nothing waits.
         period: seconds; None never calls `idle`.
+        asleep: while this holds `idle` has nothing to wait for and is not called before the next item.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class Worker(Generic[T]):
         dropped: Callable[[T], None] = lambda item: None,
         idle: Callable[[], None] | None = None,
         period: float | None = None,
+        asleep: Callable[[], bool] = lambda: False,
     ) -> None:
         self._name, self._handle, self._failed, self._idle = name, handle, failed, idle
         self._capacity, self._cost, self._spare, self._dropped = capacity, cost, spare, dropped
-        self._period = period
+        self._period, self._asleep = period, asleep
         self._items: deque[T] = deque()
         self._waiting_cost = 0.0
         self._changed = threading.Condition()
@@ -129,6 +131,9 @@ class Worker(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
+    def _ticks(self) -> bool:
+        return self._period is not None and not self._asleep()
+
     def _run(self) -> None:
         next_idle = time.monotonic()
         while True:
@@ -136,7 +141,7 @@ class Worker(Generic[T]):
             have = False
             with self._changed:
                 if not self._items and not self._stopping:
-                    wait = None if self._period is None else next_idle - time.monotonic()
+                    wait = next_idle - time.monotonic() if self._ticks() else None
                     if wait is None or wait > 0:
                         self._changed.wait(wait)
                 if self._stopping:

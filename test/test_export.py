@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_an_exported_network_says_what_it_says_in_torch(kind, tmp_path):
 def test_graphs_hold_no_weight_a_second_time(tmp_path):
     config = tiny_config(head_hidden=512)
     folder = save_bundle(tiny_model(config), tmp_path / "bundle")
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".json"}
     files = export_bundle(folder)
     assert sorted(f.name for f in files) == sorted(GRAPH_FILES.values())
     assert all((folder / name).read_bytes() == data for name, data in before.items())
@@ -119,19 +120,36 @@ def test_eight_bit_products_change_little_and_fewer_bytes_of_memory_are_needed(t
     assert 0.0 < max(differences) < 0.05
 
 
-def test_graphs_of_other_weights_are_refused_and_gone_when_a_bundle_is_saved(tiny_bundle, tmp_path):
+def test_graphs_of_another_bundle_or_damaged_ones_are_refused(tiny_bundle, tmp_path):
+    def broken(name: str, change: Callable[[Path], object]) -> Path:
+        folder = Path(shutil.copytree(tiny_bundle, tmp_path / name))
+        change(folder)
+        return folder
+
     other = save_bundle(tiny_model(tiny_config(), seed=1), tmp_path / "other")
+    export_bundle(other)
     for file in GRAPH_FILES.values():
         shutil.copy(tiny_bundle / file, other)
-    with pytest.raises(HriEmoError, match=r"belongs to model 'tiny-.*hri-emo export"):
+    with pytest.raises(
+        HriEmoError, match=r"voice\.onnx' was damaged or changed: run `hri-emo export"
+    ):
         EmotionEngine(other)
-    save_bundle(load_bundle(other), other)
-    assert EmotionEngine(other).runtime.name == "torch"
-    (other / "voice.onnx").write_bytes(b"no graph")
-    for file in ("words.onnx", "head.onnx"):
-        shutil.copy(tiny_bundle / file, other)
-    with pytest.raises(HriEmoError, match=r"cannot load .*voice\.onnx.*hri-emo export"):
+    config = json.loads((other / "config.json").read_text())
+    config["graphs"] = json.loads((tiny_bundle / "config.json").read_text())["graphs"]
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HriEmoError, match=r"made of model 'tiny-.*it is 'tiny-.*hri-emo export"):
         EmotionEngine(other)
+    lost = broken("lost", lambda folder: (folder / "head.onnx").unlink())
+    with pytest.raises(HriEmoError, match=r"cannot read .*head\.onnx.*hri-emo export"):
+        EmotionEngine(lost)
+
+
+def test_a_bundle_that_is_saved_anew_has_no_graphs(tiny_bundle, tmp_path):
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    assert EmotionEngine(folder).runtime.name == "onnx"
+    save_bundle(load_bundle(folder), folder)
+    assert not list(folder.glob("*.onnx"))
+    assert EmotionEngine(folder).runtime.name == "torch"
 
 
 def test_the_runtime_is_chosen_in_one_place(tiny_bundle, tmp_path):
@@ -177,6 +195,7 @@ def test_a_command_imports_nothing_that_it_does_not_use(command, tiny_bundle):
             main({arguments!r})
         except SystemExit:
             pass
+        tell()
     """)
     assert not loaded & set(HEAVY)
 
@@ -199,9 +218,9 @@ def test_active_nodes_have_imported_nothing_that_they_do_not_use(tiny_bundle, ro
         def stop():
             while len(nodes) < len(PIPELINE_NODES):
                 time.sleep(0.05)
+            tell()
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=stop, daemon=True).start()
-        import sys
         sys.argv = {arguments!r}
         assert pipeline.main() == 0
         """,
@@ -211,15 +230,17 @@ def test_active_nodes_have_imported_nothing_that_they_do_not_use(tiny_bundle, ro
     assert {"rclpy", "onnxruntime", "tokenizers"} <= loaded
 
 
+TELL = """
+import json, sys
+def tell():
+    print("\\nMODULES" + json.dumps(sorted({m.partition(".")[0] for m in sys.modules})), flush=True)
+"""
+
+
 def modules_after(code: str, environment: Mapping[str, str] | None = None) -> set[str]:
-    """Top-level modules that a process has imported when `code` has run in it."""
-    lines = textwrap.dedent(code).splitlines()
-    program = "\n".join(
-        [*lines, "import json, sys",
-         "print('\\nMODULES' + json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"]
-    )  # fmt: skip
+    """Top-level modules that a process has imported when `code` calls ``tell()`` in it."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", TELL + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -227,4 +248,4 @@ def modules_after(code: str, environment: Mapping[str, str] | None = None) -> se
         env={**os.environ, **(environment or {})},
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.rpartition("MODULES")[2]))
+    return set(json.loads(done.stdout.rpartition("MODULES")[2].splitlines()[0]))

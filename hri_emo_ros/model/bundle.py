@@ -40,6 +40,19 @@ SHIPPED = "compact"
 _PARAMETER = "parameter 'model.bundle'"
 
 
+class Graphs(BaseModel):
+    """What `hri-emo export` has written for ONNX Runtime."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_id: str
+    """Of the bundle that they were made of: they name places in its files."""
+    int8: bool
+    """Matrix products take 8-bit integers."""
+    sha256: dict[str, str]
+    """File -> digest."""
+
+
 class BundleConfig(BaseModel):
     """config.json."""
 
@@ -56,6 +69,8 @@ class BundleConfig(BaseModel):
     """Label -> [valence, arousal], each in [-1, 1]; empty, or complete: then estimates have both."""
     affect_source: str = ""
     """Where the positions are from."""
+    graphs: Graphs | None = None
+    """Written by `hri-emo export`; None before."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Free notes of the trainer: configuration, data, figures."""
 
@@ -145,9 +160,7 @@ def save_bundle(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for graph in GRAPH_FILES.values():
-            (folder / graph).unlink(
-                missing_ok=True
-            )  # they are of the weights that were here before
+            (folder / graph).unlink(missing_ok=True)  # they are of a bundle that was here before
         for file in (WEIGHTS_FILE, *ENCODER_FILES.values()):
             part = {name: value for name, value in weights.items() if _file_of(name) == file}
             if not part:
@@ -273,6 +286,20 @@ def read_config(folder: Path) -> BundleConfig:
     return document
 
 
+def write_graphs(folder: Path, graphs: Graphs) -> None:
+    """Note in config.json which graphs are there.
+
+    Raises:
+        HriEmoError: the file cannot be read or written.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) | {"graphs": graphs.model_dump()}
+        file.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise HriEmoError(f"cannot write '{file}': {error}") from error
+
+
 def read_tokenizer(folder: Path, config: ModelConfig) -> TextTokenizer | None:
     """The bundle's tokenizer; None where its network reads no text.
 
@@ -312,7 +339,7 @@ def _restore(value: torch.Tensor) -> torch.Tensor:
 
 def _identity(folder: Path, settings: dict[str, Any], name: str) -> str:
     """`name` and the digits of what decides an answer: the weights' files, the tokenizer, and of config.json all
-    but the identity itself and the trainer's notes."""
+    but the identity itself, what was made of it, and the trainer's notes."""
     digest = hashlib.sha256()
     for file in (WEIGHTS_FILE, *sorted(ENCODER_FILES.values()), TOKENIZER_FILE):
         if (folder / file).is_file():
@@ -320,7 +347,7 @@ def _identity(folder: Path, settings: dict[str, Any], name: str) -> str:
             with (folder / file).open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
-    decides = {k: v for k, v in settings.items() if k not in ("model_id", "training")}
+    decides = {k: v for k, v in settings.items() if k not in ("model_id", "training", "graphs")}
     digest.update(json.dumps(decides, sort_keys=True).encode())
     return f"{name}-{digest.hexdigest()[:8]}"
 

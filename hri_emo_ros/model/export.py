@@ -4,11 +4,13 @@
 A graph names file, offset and length of each weight (ONNX's external data), so none is stored twice: a
 safetensors file is a header and then plain arrays. Half-precision weights are followed by a Cast, and with
 ``int8`` by their quantisation; both depend on nothing but the weight and are folded away when a session
-starts. The bundle's identity is in every graph, so that graphs are never used with other weights.
+starts. config.json notes of which bundle the graphs were made, and their digests, so that they are never used with
+other weights.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import warnings
@@ -24,11 +26,10 @@ from torch import Tensor, nn
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.baseline import voice_statistics
 from hri_emo_ros.model.batch import ModelBatch
-from hri_emo_ros.model.bundle import find_bundle, load_bundle
+from hri_emo_ros.model.bundle import Graphs, find_bundle, load_bundle, write_graphs
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.encoders import AudioEncoder, TextEncoder
 from hri_emo_ros.model.network import EmotionModel
-from hri_emo_ros.model.onnx_runtime import MODEL_ID
 from hri_emo_ros.model.output import EncodedBatch
 from hri_emo_ros.model.runtime import graph_files
 
@@ -130,18 +131,19 @@ def export_bundle(path: str | Path, int8: bool = False) -> list[Path]:
                 "export: it runs with torch (parameter 'model.runtime')"
             )
     weights = _locations(folder)
-    written = []
+    made: dict[Path, bytes] = {}
     for part, file in graph_files(bundle.document).items():
         graph = _traced(bundle.model, part)
         _share_weights(graph, weights, int8)
-        helper.set_model_props(graph, {MODEL_ID: bundle.model_id})
-        target = folder / file
-        try:
-            target.write_bytes(graph.SerializeToString())
-        except OSError as error:
-            raise HriEmoError(f"cannot write '{target}': {error}") from error
-        written.append(target)
-    return written
+        made[folder / file] = graph.SerializeToString()
+    try:
+        for target, content in made.items():
+            target.write_bytes(content)
+    except OSError as error:
+        raise HriEmoError(f"cannot write into bundle '{folder}': {error}") from error
+    digests = {target.name: hashlib.sha256(content).hexdigest() for target, content in made.items()}
+    write_graphs(folder, Graphs(model_id=bundle.model_id, int8=int8, sha256=digests))
+    return list(made)
 
 
 def _traced(model: EmotionModel, part: str) -> onnx.ModelProto:

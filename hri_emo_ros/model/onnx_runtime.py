@@ -7,8 +7,9 @@ converts to float32 once where they are half precision.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,8 +22,10 @@ from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES, Batch
 from hri_emo_ros.model.runtime import Encoded, graph_files
 from hri_emo_ros.types import FloatArray
 
-MODEL_ID = "model_id"
-"""Key of the bundle's identity in a graph's metadata."""
+if TYPE_CHECKING:
+    import onnxruntime
+
+_AGAIN = "run `hri-emo export` on the bundle again (parameter 'model.bundle')"
 
 
 class OnnxRuntime:
@@ -39,9 +42,9 @@ class OnnxRuntime:
     name, device = "onnx", "cpu"
 
     def __init__(self, folder: Path, document: BundleConfig, threads: int) -> None:
+        _check_graphs(folder, document)
         self._sessions = {
-            part: _session(folder / file, document.model_id, threads)
-            for part, file in graph_files(document).items()
+            part: _session(folder / file, threads) for part, file in graph_files(document).items()
         }
         self._widths = {
             x.name: int(x.shape[2])
@@ -104,19 +107,32 @@ class OnnxRuntime:
         return Encoded(np.zeros((rows, 1, width), np.float32), np.zeros((rows, 1), np.bool_))
 
 
-def _session(file: Path, model_id: str, threads: int) -> Any:
-    again = "run `hri-emo export` on the bundle again (parameter 'model.bundle')"
+def _check_graphs(folder: Path, document: BundleConfig) -> None:
+    """Raise HriEmoError where a graph is not the one that was made of this bundle."""
+    graphs = document.graphs
+    if graphs is None or graphs.model_id != document.model_id:
+        made_of = "nothing" if graphs is None else f"model '{graphs.model_id}'"
+        raise HriEmoError(
+            f"the graphs of bundle '{folder}' were made of {made_of}, it is '{document.model_id}': {_AGAIN}"
+        )
+    for file in graph_files(document).values():
+        try:
+            found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        except OSError as error:
+            raise HriEmoError(
+                f"cannot read '{folder / file}': {error.strerror}; {_AGAIN}"
+            ) from error
+        if found != graphs.sha256.get(file):
+            raise HriEmoError(f"'{folder / file}' was damaged or changed: {_AGAIN}")
+
+
+def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
-        session = open_session(
-            str(file), threads, arena=False
-        )  # it would keep the longest utterance
+        # An arena would keep what the longest utterance took.
+        return open_session(str(file), threads, arena=False)
     except Exception as error:  # ONNX Runtime's own types share no other base
         reason = " ".join(str(error).split())[:300]
-        raise HriEmoError(f"cannot load '{file}': {reason}; {again}") from error
-    own = session.get_modelmeta().custom_metadata_map.get(MODEL_ID, "")
-    if own != model_id:
-        raise HriEmoError(f"'{file}' belongs to model '{own}', the bundle is '{model_id}': {again}")
-    return session
+        raise HriEmoError(f"cannot load '{file}': {reason}; {_AGAIN}") from error
 
 
 def _array(file: Path, name: str) -> FloatArray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -86,11 +85,6 @@ def choose(wanted: str, device: str, exported: bool) -> Literal["onnx", "torch"]
             "(parameter 'model.runtime')"
         )
     return "torch"
-
-
-def is_exported(folder: Path, document: BundleConfig) -> bool:
-    """The folder holds a graph for every part of the network."""
-    return all((folder / file).is_file() for file in graph_files(document).values())
 
 
 def graph_files(document: BundleConfig) -> dict[str, str]:

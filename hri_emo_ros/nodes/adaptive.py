@@ -11,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode
-
-SEARCH_PERIOD = 0.1
-"""Seconds between looks at the graph; one look costs some 50 us."""
 
 
 class AdaptiveSubscription:
@@ -52,9 +48,7 @@ class AdaptiveSubscription:
         self._current: tuple[str, ReliabilityPolicy, DurabilityPolicy] | None = None
         self._offered = ""
         self.look()
-        self._timer = node.create_timer(
-            SEARCH_PERIOD, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        node.look_often(self.look)
 
     @property
     def type_name(self) -> str:
@@ -115,7 +109,7 @@ class AdaptiveSubscription:
 
     def destroy(self) -> None:
         self._node.diagnostics.condition(f"type on {self._topic}", Level.OK)
-        self._node.destroy_timer(self._timer)
+        self._node.look_no_more(self.look)
         self._unsubscribe()
 
     def _unsubscribe(self) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from std_msgs.msg import String
 
 from hri_emo_msgs.msg import ConversationEmotion, EmotionExplanation, EmotionState, Speech
@@ -32,8 +31,6 @@ from hri_emo_ros.worker import Worker
 
 TICK = 0.02
 """Seconds between looks for utterances whose wait for words is over."""
-LOOK = 0.5
-"""Seconds between looks at whether anybody publishes words."""
 FORGET_WAIT = 10.0
 """Seconds that a request to forget waits for the utterance in work."""
 CLOCK_TOLERANCE = 2.0
@@ -58,7 +55,6 @@ class EmotionNode(HriNode):
         self._worker: Worker[Callable[[], None]] | None = None
         self._inputs: list[AdaptiveSubscription] = []
         self._words: AdaptiveSubscription | None = None
-        self._look: Any = None
         self._forget: Any = None
         self._stream = ""
         self._frame = ""
@@ -101,6 +97,7 @@ class EmotionNode(HriNode):
             ),
             idle=self._tick,
             period=TICK,
+            asleep=lambda: self._joiner is None or not self._joiner.in_work,
         )
 
     def _load(self, parameters: Mapping[str, Any]) -> EmotionEngine:
@@ -132,9 +129,7 @@ class EmotionNode(HriNode):
         self._handed_over = False
         if kind is TranscriptMsg:
             in_process.take(self._words.topic, self._on_handed_over)
-        self._look = self.create_timer(
-            LOOK, self._look_for_recogniser, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self.look_often(self._look_for_recogniser)
         self._look_for_recogniser()
 
     def _type_of_words(self, source: str) -> tuple[str, type, Callable[[Any], None]] | None:
@@ -155,11 +150,9 @@ class EmotionNode(HriNode):
             self._joiner.recogniser_present = bool(self._words.publishers())
 
     def close(self) -> None:
-        if self._look is not None:
-            self.destroy_timer(self._look)
-            self._look = None
         if self._words is not None:
             in_process.leave(self._words.topic)
+        self.look_no_more(self._look_for_recogniser)
         for subscription in self._inputs:
             subscription.destroy()
         self._inputs, self._words = [], None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
@@ -29,8 +28,6 @@ from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import Fault, SpeechChunk
 from hri_emo_ros.worker import Worker
 
-WATCH_PERIOD = 0.2
-"""Seconds between looks at whether audio still comes."""
 INFO_WAIT = 1.0
 """Seconds for which the first audio is held back when somebody publishes AudioInfo: a latched
 message may come in later than the first sound, which would be read in the wrong format."""
@@ -53,7 +50,6 @@ class SpeechNode(HriNode):
         self._front_end: AudioFrontEnd | None = None
         self._worker: Worker[_Job] | None = None
         self._subscriptions_: list[AdaptiveSubscription] = []
-        self._watch: Any = None
         self._robot_speaks = False
         self._robot_since = 0.0
         """When it began to speak, steady clock, s."""
@@ -110,9 +106,7 @@ class SpeechNode(HriNode):
         )
         self._subscriptions_ = [self._audio, self._infos, self._robot]
         self._tell_muted()
-        self._watch = self.create_timer(
-            WATCH_PERIOD, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self.look_often(self._look)
 
     def open(self) -> None:
         # A new stream: numbers of utterances start over, and listeners can tell.
@@ -133,9 +127,7 @@ class SpeechNode(HriNode):
         for subscription in self._subscriptions_:
             subscription.destroy()
         self._subscriptions_ = []
-        if self._watch is not None:
-            self.destroy_timer(self._watch)
-            self._watch = None
+        self.look_no_more(self._look)
         if self._worker is not None:
             self._worker.stop(self.patience)
             self._worker = None
