@@ -142,7 +142,7 @@ class EmotionEngine:
         self._affect = np.array(
             [affect[label] for label in self.labels] if affect else [], np.float64
         ).reshape(-1, 2)
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._encoded: tuple[FloatArray, Encoded] | None = None
         """The samples estimated last and what the encoder made of them."""
         self.configure(parameters or {})
@@ -290,11 +290,32 @@ class EmotionEngine:
             estimates = [replace(estimates[0], explanation=explanation.behind(unheard))]
         return estimates
 
+    @property
+    def explains(self) -> bool:
+        """What explanations need is loaded."""
+        return self._torch is not None
+
+    def load_explainer(self, *, wait: bool = True) -> None:
+        """Load what explanations need, which takes seconds; the first of them does it otherwise.
+
+        Args:
+            wait: until it is there, or load it in a thread.
+
+        Raises:
+            HriEmoError: torch is not installed.
+        """
+        choose("torch", self.device, exported=False)
+        if wait:
+            self._explainer()
+        else:
+            threading.Thread(target=self._explainer, daemon=True).start()
+
     def _explainer(self) -> TorchRuntime:
-        """torch, which gradients need; loaded when first asked for."""
-        if self._torch is None:
-            choose("torch", self.device, exported=False)  # says so where it is not installed
-            self._torch_runtime(load_bundle(self._folder or ""), self.device)
+        """torch, which gradients need."""
+        with self._loading:
+            if self._torch is None:
+                choose("torch", self.device, exported=False)  # says so where it is not installed
+                self._torch_runtime(load_bundle(self._folder or ""), self.device)
         assert self._torch is not None
         return self._torch
 

@@ -275,6 +275,8 @@ class WatchedEngine:
     def _load(self) -> tuple[EmotionEngine, SpeakerEncoder]:
         engine, encoder = self._make(self._parameters), SpeakerEncoder()
         engine.warm_up()
+        if self._parameters["explanation.enabled"]:
+            engine.load_explainer()
         if self._parameters["voices.enabled"]:
             encoder.warm_up()
         self.labels, self.thresholds = engine.labels, engine.thresholds
@@ -287,7 +289,7 @@ class WatchedEngine:
         """Take new ``abstain.*`` values, also for an engine that is made later.
 
         Raises:
-            HriEmoError: a value is refused.
+            HriEmoError: a value is refused, or explanations cannot be had.
         """
         self._parameters = parameters
         self.watched.limit = float(parameters["model.timeout"])
@@ -295,6 +297,8 @@ class WatchedEngine:
         def configure(model: tuple[EmotionEngine, SpeakerEncoder]) -> None:
             model[0].configure(parameters)
             self.min_confidence = model[0].min_confidence
+            if parameters["explanation.enabled"]:
+                model[0].load_explainer(wait=False)  # states come without until it is there
 
         self.watched.call(configure)
 
@@ -311,7 +315,7 @@ class WatchedEngine:
         """One utterance; see `EmotionEngine.estimate`."""
         return self.watched.call(
             lambda model: model[0].estimate(
-                samples, transcript, quality, explain, voice, room, context
+                samples, transcript, quality, explain and model[0].explains, voice, room, context
             )
         )
 

@@ -97,7 +97,7 @@ def test_one_final_state_per_utterance_in_order_with_the_sensors_stamp(
         assert stamp == START_NS + start * 1_000_000_000 // SAMPLE_RATE
         assert final.header.frame_id == "left_ear"
         assert final.duration == pytest.approx(samples / SAMPLE_RATE)
-        assert sum(probabilities(final)) == pytest.approx(1.0, abs=1e-4)
+        assert sum(probabilities(final)) == pytest.approx(1.0, abs=1e-4), final.abstain_text
         assert final.audio_weight + final.text_weight == pytest.approx(1.0)
         assert final.latency.total > 0.0
 
