@@ -172,8 +172,8 @@ def test_installed_command_line_tool_runs(built: Workspace) -> None:
         text=True,
     )
     assert output.startswith("hri-emo ")
-    for name in ("silero_vad.onnx", "silero_vad.LICENSE.txt"):
-        assert (packages / "hri_emo_ros" / "audio" / name).is_file()
+    for name in ("audio/silero_vad.onnx", "audio/silero_vad.LICENSE.txt", "view/page.html"):
+        assert (packages / "hri_emo_ros" / name).is_file()
 
 
 def test_build_inside_the_repository_finds_both(built: Workspace) -> None:
