@@ -134,8 +134,8 @@ class EmotionEngine:
             if choose(runtime, device, self.document.graphs is not None) == "onnx":
                 from hri_emo_ros.model.onnx_runtime import OnnxRuntime
 
-                self.runtime = OnnxRuntime(folder, self.document, self._threads)
                 check_identity(folder)
+                self.runtime = OnnxRuntime(folder, self.document, self._threads)
             else:
                 self.runtime = self._torch_runtime(load_bundle(folder), device)
         affect = self.document.affect

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.affect import SOURCE, Affect, known_positions
+from hri_emo_ros.model.bundle_files import check_size, held_shapes, read_bounded
 from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.tokenizer import TOKENIZER_FILE, TextTokenizer, load_tokenizer
@@ -38,6 +39,8 @@ GRAPH_FILES = {"voice": "voice.onnx", "words": "words.onnx", "head": "head.onnx"
 """What `hri_emo_ros.model.export` adds: what ONNX Runtime computes with the weights in those files."""
 SHIPPED = "compact"
 _PARAMETER = "parameter 'model.bundle'"
+_LARGEST, _MOST_LAYERS = 1 << 20, 256
+"""Bounds of a network's sizes: the largest vocabularies have a quarter of a million words, and of its layers."""
 
 
 class Graphs(BaseModel):
@@ -75,6 +78,17 @@ class BundleConfig(BaseModel):
     """Free notes of the trainer: configuration, data, figures."""
 
     @model_validator(mode="after")
+    def _contained(self) -> BundleConfig:
+        for part, spec in (("audio", self.model.audio), ("text", self.model.text)):
+            if spec.name or spec.tokenizer or spec.allow_download:
+                raise ValueError(
+                    f"model.{part} names an encoder elsewhere: name and tokenizer must be empty in a bundle, "
+                    "and allow_download false"
+                )
+        _check_bounds("model", self.model.model_dump())
+        return self
+
+    @model_validator(mode="after")
     def _affect(self) -> BundleConfig:
         if not self.affect:
             return self
@@ -87,6 +101,20 @@ class BundleConfig(BaseModel):
         if not self.affect_source:
             raise ValueError("affect_source must say where the positions in affect are from")
         return self
+
+
+def _check_bounds(name: str, value: Any) -> None:
+    """Raise ValueError where a network would be larger than any that a robot runs."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_bounds(f"{name}.{key}", inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_bounds(name, inner)
+    elif isinstance(value, int):
+        most = _MOST_LAYERS if name.endswith("layers") else _LARGEST
+        if abs(value) > most:
+            raise ValueError(f"{name} is {value}, must be at most {most}")
 
 
 @dataclass
@@ -192,23 +220,31 @@ def load_bundle(path: str | Path = "", device: str = "cpu") -> Bundle:
         HriEmoError: the folder is missing or is no usable bundle, or its files are not those that its model_id
             was made of.
     """
+    import torch
+
     from hri_emo_ros.model.network import EmotionModel
 
     folder = find_bundle(path)
     document = read_config(folder)
-    model = EmotionModel(document.model)
-    weights = _read_weights(folder, {_file_of(name) for name in model.state_dict()})
     try:
-        model.load_state_dict({name: _restore(value) for name, value in weights.items()})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        with torch.device(
+            "meta"
+        ):  # Shapes alone: nothing is allocated for what the files do not hold.
+            declared = {
+                name: tuple(value.shape)
+                for name, value in EmotionModel(document.model).state_dict().items()
+            }
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise HriEmoError(
-            f"the weights of bundle '{folder}' do not fit its {CONFIG_FILE}: {reason[:300]} "
-            f"({_PARAMETER})"
+            f"bundle '{folder}' has a {CONFIG_FILE} of which no network can be made: {error} ({_PARAMETER})"
         ) from error
-    model.eval().requires_grad_(False).to(device)
+    _check_weights(folder, declared)
     tokenizer = read_tokenizer(folder, document.model)
     check_identity(folder)
+    model = EmotionModel(document.model)
+    weights = _read_weights(folder, {_file_of(name) for name in declared})
+    model.load_state_dict({name: _restore(value) for name, value in weights.items()})
+    model.eval().requires_grad_(False).to(device)
     card = folder / CARD_FILE
     return Bundle(
         model=model,
@@ -264,8 +300,8 @@ def read_config(folder: Path) -> BundleConfig:
     """
     file = folder / CONFIG_FILE
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        raw = json.loads(read_bounded(file))
+    except (ValueError, RecursionError) as error:
         raise HriEmoError(f"cannot read '{file}': {error} ({_PARAMETER})") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
@@ -310,6 +346,7 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> TextTokenizer | None:
         return None
     if not (folder / TOKENIZER_FILE).is_file():
         raise HriEmoError(f"bundle '{folder}' has no {TOKENIZER_FILE} ({_PARAMETER})")
+    check_size(folder / TOKENIZER_FILE)
     return load_tokenizer(folder / TOKENIZER_FILE)
 
 
@@ -318,14 +355,28 @@ def _file_of(name: str) -> str:
     return ENCODER_FILES.get(name.split(".", 1)[0], WEIGHTS_FILE)
 
 
+def _check_weights(folder: Path, declared: dict[str, tuple[int, ...]]) -> None:
+    """Raise HriEmoError where the files do not hold the arrays that config.json declares."""
+    held: dict[str, tuple[int, ...]] = {}
+    for name in sorted({_file_of(name) for name in declared}):
+        if not (folder / name).exists():
+            raise HriEmoError(f"bundle '{folder}' has no {name} ({_PARAMETER})")
+        held |= held_shapes(folder / name)
+    for name in sorted(declared.keys() | held.keys()):
+        if declared.get(name) != held.get(name):
+            shapes = [str(list(x[name])) if name in x else "none" for x in (held, declared)]
+            raise HriEmoError(
+                f"the weights of bundle '{folder}' do not fit its {CONFIG_FILE}: '{name}' has the shape "
+                f"{shapes[0]}, must have {shapes[1]} ({_PARAMETER})"
+            )
+
+
 def _read_weights(folder: Path, files: set[str]) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     weights: dict[str, torch.Tensor] = {}
     for name in sorted(files):
         file = folder / name
-        if not file.is_file():
-            raise HriEmoError(f"bundle '{folder}' has no {name} ({_PARAMETER})")
         try:
             weights |= load_file(file)
         except (SafetensorError, OSError) as error:
@@ -342,7 +393,8 @@ def _identity(folder: Path, settings: dict[str, Any], name: str) -> str:
     but the identity itself, what was made of it, and the trainer's notes."""
     digest = hashlib.sha256()
     for file in (WEIGHTS_FILE, *sorted(ENCODER_FILES.values()), TOKENIZER_FILE):
-        if (folder / file).is_file():
+        if (folder / file).exists():
+            check_size(folder / file)
             digest.update(f"{file}\n".encode())
             with (folder / file).open("rb") as stream:
                 while block := stream.read(1 << 20):

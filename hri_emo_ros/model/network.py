@@ -76,7 +76,7 @@ class EmotionModel(nn.Module):
 
     def portable_config(self) -> ModelConfig:
         """The configuration with the encoders' own inside, and no path: what a bundle stores."""
-        updates: dict[str, EncoderSpec] = {}
+        updates = {"audio": EncoderSpec(), "text": EncoderSpec()}
         for name in ("audio", "text"):
             encoder = getattr(self, f"{name}_encoder", None)
             if isinstance(encoder, (AudioEncoder, TextEncoder)):
@@ -89,6 +89,8 @@ class EmotionModel(nn.Module):
                 if isinstance(encoder, AudioEncoder):
                     change["normalize"] = encoder.normalize
                 updates[name] = encoder.spec.model_copy(update=change)
+            elif encoder is not None:
+                updates[name] = encoder.spec
         return self.config.model_copy(update=updates)
 
     @property

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.hardware import open_session, return_freed_memory
 from hri_emo_ros.model.answer import Answer
-from hri_emo_ros.model.bundle import WEIGHTS_FILE, BundleConfig
+from hri_emo_ros.model.bundle import ENCODER_FILES, WEIGHTS_FILE, BundleConfig
+from hri_emo_ros.model.bundle_files import check_graph, read_bounded
 from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES, Batch
 from hri_emo_ros.model.runtime import Encoded, graph_files
 from hri_emo_ros.types import FloatArray
@@ -116,14 +117,10 @@ def _check_graphs(folder: Path, document: BundleConfig) -> None:
             f"the graphs of bundle '{folder}' were made of {made_of}, it is '{document.model_id}': {_AGAIN}"
         )
     for file in graph_files(document).values():
-        try:
-            found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
-        except OSError as error:
-            raise HriEmoError(
-                f"cannot read '{folder / file}': {error.strerror}; {_AGAIN}"
-            ) from error
-        if found != graphs.sha256.get(file):
+        content = read_bounded(folder / file)
+        if hashlib.sha256(content).hexdigest() != graphs.sha256.get(file):
             raise HriEmoError(f"'{folder / file}' was damaged or changed: {_AGAIN}")
+        check_graph(folder / file, content, {WEIGHTS_FILE, *ENCODER_FILES.values()})
 
 
 def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
