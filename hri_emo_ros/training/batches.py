@@ -162,7 +162,7 @@ class BatchMaker:
         """For `VoiceStates.load`."""
         assert self.sources.rooms is not None
         seeds = self.sources.rooms.seeds(item, version)
-        kind, snr = self.conditions.noise(seeds)
+        kind, snr = self.conditions.noise(seeds) if version else ("", math.nan)
         # Of those who are left out together with the clip: so a run that leaves them out hears none of them,
         # and all runs share the states.
         kind = babble_beside(item) if kind == "babble" else kind

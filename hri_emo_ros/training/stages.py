@@ -90,6 +90,14 @@ def plan(
         for variant in _variants(recipe, recipes):
             without.append(next(r for r in variant if r.stage == recipe.stage))
             runs += [(r, variant) for r in variant if r.stage in _needed(recipe, recipes)]
+        if recipe.pretrained.freeze_heads:
+            # The voice's answer is its stage's own: so are the people and corpora that calibrate it.
+            voice = recipe.pretrained.audio.removeprefix(_REFERENCE)
+            for heard in (r for r in recipes if r.stage == voice):
+                without += [
+                    next(r for r in variant if r.stage == voice)
+                    for variant in _variants(heard, recipes)
+                ]
         folders = [str(run_folder(r, out)) for r in without]
         own = recipe.model_copy(update={"calibrate_on": folders or recipe.calibrate_on})
         last.append((own, list(recipes)))
