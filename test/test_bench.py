@@ -88,3 +88,27 @@ def test_a_folder_for_recordings_that_cannot_be_made_is_named(
         != 0
     )
     assert "--tmp" in capsys.readouterr().err
+
+
+@pytest.mark.ros
+def test_the_bench_starts_nodes_with_both_runtimes_in_turn(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rclpy")
+    from hri_emo_ros.evaluation import bench_start
+
+    monkeypatch.setattr(bench_start, "SILENT_SECONDS", 0.5)
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "--part", "start", "--rounds", "1", "--json", str(out)]
+    assert main([*arguments, "--bundle", str(tiny_bundle)]) == 0
+    start = json.loads(out.read_text())["start"]
+    alone = {"speech_node, onnx", "asr_node, onnx"}
+    both = {
+        f"{name}, {runtime}"
+        for name in ("emotion_node", "speech_node + asr_node + emotion_node", "pipeline")
+        for runtime in ("onnx", "torch")
+    }
+    assert set(start["processes"]) == alone | both
+    assert set(start["file_s"]) == set(start["utterance_ms"]) == {"onnx", "torch"}
+    resident = {name: found["memory_mb"] for name, found in start["processes"].items()}
+    assert resident["emotion_node, onnx"] < resident["emotion_node, torch"]  # 200 MB less

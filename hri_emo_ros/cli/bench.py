@@ -1,5 +1,5 @@
 # Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
-"""``hri-emo bench``: latency of the running nodes; speed, cost and memory of a replay."""
+"""``hri-emo bench``: start and memory; latency of the running nodes; speed, cost and memory of a replay."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="", help="model, instead of the shipped one")
     parser.add_argument("--tmp", type=Path, metavar="DIR", help="where recordings are made")
     parser.add_argument(
-        "--part", choices=("all", "replay", "live", "gpu"), default="all",
-        help="replay: speed and memory offline; live: latency of the running nodes; gpu: one utterance on a "
-        "CUDA device (%(default)s, without gpu)",
+        "--part", choices=("all", "start", "replay", "live", "gpu"), default="all",
+        help="start: how soon processes are there and what they hold; replay: speed and memory offline; "
+        "live: latency of the running nodes; gpu: one utterance on a CUDA device (%(default)s, without gpu)",
     )  # fmt: skip
     parser.add_argument(
-        "--rounds", type=int, default=3, help="of the live part, with nodes and reference in turn"
+        "--rounds",
+        type=int,
+        default=3,
+        help="of the parts start (ONNX Runtime and torch in turn) and live (nodes and reference in turn)",
     )
     parser.add_argument("--asr", default="", help="recogniser of the live part (asr.backend)")
     parser.add_argument(
@@ -69,10 +72,14 @@ def run(args: argparse.Namespace) -> int:
         raise HriEmoError(f"--rounds is {args.rounds}, must be 1 to 100")
     say = (lambda line: None) if str(args.json) == "-" else print
     result = {"machine": machine()}
-    if args.part != "live":
-        result |= bench(parameters, manifest, args.hours, args.tmp, say)
-    if args.part != "replay":
+    if args.part in ("all", "start"):
         # Needs ROS, which the offline part does without.
+        from hri_emo_ros.evaluation.bench_start import bench_start
+
+        result["start"] = bench_start(parameters, manifest, args.rounds, say)
+    if args.part in ("all", "replay"):
+        result |= bench(parameters, manifest, args.hours, args.tmp, say)
+    if args.part in ("all", "live"):
         from hri_emo_ros.evaluation.bench_live import bench_live
 
         result["live"] = bench_live(parameters, manifest, args.rounds, args.tmp, say)
