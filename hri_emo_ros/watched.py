@@ -40,6 +40,10 @@ def _say_nothing(problem: str) -> None:
     pass
 
 
+def _check_nothing(parameters: Mapping[str, Any]) -> None:
+    pass
+
+
 class Watched(Generic[T]):
     """Owns a model and the thread that it runs in.
 
@@ -223,12 +227,14 @@ class WatchedRecogniser:
         self._parameters, self._make = parameters, make
         self.name = self.device = ""
         """The recogniser and its model; cpu or cuda."""
+        self.check: Callable[[Mapping[str, Any]], None] = _check_nothing
+        """See `LoadedRecogniser`."""
         self.watched = Watched("the recogniser", self._load, parameters["asr.timeout"], said)
 
     def _load(self) -> LoadedRecogniser:
         recogniser = self._make(self._parameters)
         recogniser.warm_up()
-        self.name, self.device = recogniser.name, recogniser.device
+        self.name, self.device, self.check = recogniser.name, recogniser.device, recogniser.check
         return recogniser
 
     def configure(self, parameters: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -33,9 +34,12 @@ class Bomb:
 @pytest.fixture
 def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """Without graphs, so that the weights are read."""
-    return Path(
-        shutil.copytree(tiny_bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("*.onnx"))
-    )
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder, ignore=shutil.ignore_patterns("*.onnx"))
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["graphs"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
 
 
 def signed(folder: Path, change: Callable[[dict[str, Any]], None] = lambda settings: None) -> None:
@@ -205,8 +209,16 @@ def test_a_graph_takes_its_weights_from_the_bundle_alone(
         model.graph.node.append(
             onnx.helper.make_node("If", ["c"], ["o"], then_branch=inner, else_branch=inner)
         )
-    (folder / "voice.onnx").write_bytes(model.SerializeToString())
+    write_graph(folder, model.SerializeToString())
     line = refusal(capsys, folder)
     assert f"takes weights from {place!r}" in line
-    (folder / "voice.onnx").write_bytes(b"\x3a\xff\xff\xff\xff\x0f")
+    write_graph(folder, b"\x3a\xff\xff\xff\xff\x0f")
     assert "no ONNX graph" in refusal(capsys, folder)
+
+
+def write_graph(folder: Path, content: bytes) -> None:
+    """Put `content` in the place of voice.onnx, its hash with it."""
+    (folder / "voice.onnx").write_bytes(content)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["graphs"]["sha256"]["voice.onnx"] = hashlib.sha256(content).hexdigest()
+    (folder / "config.json").write_text(json.dumps(settings))

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("rclpy")
@@ -48,8 +51,8 @@ def present(graph: Graph, *names: str) -> list[float]:
     return [value.double_value for value in future.result().values]
 
 
-@pytest.fixture(autouse=True)
-def restored(graph: Graph):  # type: ignore[no-untyped-def]
+@pytest.fixture
+def restored(graph: Graph) -> Iterator[None]:
     yield
     assert set_at_once(graph, {k: double(v) for k, v in DEFAULTS.items()}) == (True, "")
 
@@ -59,7 +62,9 @@ def restored(graph: Graph):  # type: ignore[no-untyped-def]
     does="refuse them and keep the old ones, all of them",
     shows="the refusal names both parameters and the bound",
 )  # fmt: skip
-def test_a_refusal_names_the_bound_and_changes_nothing(graph: Graph, heard: Heard) -> None:
+def test_a_refusal_names_the_bound_and_changes_nothing(
+    graph: Graph, heard: Heard, restored: None
+) -> None:
     accepted, reason = set_parameter(graph, "speech_node", "segment.pause", double(9.0))
     assert not accepted
     assert "segment.pause" in reason and "0.1" in reason and "5.0" in reason
@@ -83,7 +88,9 @@ def test_a_refusal_names_the_bound_and_changes_nothing(graph: Graph, heard: Hear
     "node", "an integer for a number (`ros2 param set /speech_node segment.pause 1`)",
     does="take it", shows="the parameter is 1.0",
 )  # fmt: skip
-def test_an_integer_will_do_where_a_number_is_meant(graph: Graph, heard: Heard) -> None:
+def test_an_integer_will_do_where_a_number_is_meant(
+    graph: Graph, heard: Heard, restored: None
+) -> None:
     assert set_parameter(graph, "speech_node", "segment.pause", integer(1)) == (True, "")
     assert present(graph, "segment.pause") == [1.0]
     accepted, reason = set_parameter(graph, "speech_node", "segment.pause", integer(9))
@@ -97,7 +104,7 @@ def test_an_integer_will_do_where_a_number_is_meant(graph: Graph, heard: Heard) 
     does="end it by the old ones, take the new ones with the next",
     shows="one utterance, sample for sample the same; the next by the new lengths",
 )  # fmt: skip
-def test_no_utterance_is_cut_by_a_change(graph: Graph, heard: Heard) -> None:
+def test_no_utterance_is_cut_by_a_change(graph: Graph, heard: Heard, restored: None) -> None:
     recording = clips("emodb_11a02Wc", "lj_LJ001-0008")
     play(graph, recording)
     assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
@@ -122,7 +129,7 @@ def test_no_utterance_is_cut_by_a_change(graph: Graph, heard: Heard) -> None:
     does="refuse it, go on", shows="the refusal names the channels; one state",
 )  # fmt: skip
 def test_a_channel_that_the_present_audio_does_not_have_is_refused(
-    graph: Graph, heard: Heard
+    graph: Graph, heard: Heard, restored: None
 ) -> None:
     recording = clips("emodb_11a02Wc")
     answers: list[tuple[bool, str]] = []
@@ -136,3 +143,21 @@ def test_a_channel_that_the_present_audio_does_not_have_is_refused(
     assert answers == [(False, "audio.channel is 2, must be -1 to 1: the audio has 2 channel(s)")]
     status = heard.status("speech_node")
     assert status is not None and counter(status, "failures: audio") == ""
+
+
+@pytest.mark.fault(
+    "node", "a language that the recogniser's model does not know is set while it runs",
+    does="refuse it, go on in the old one", shows="the refusal names the languages",
+)  # fmt: skip
+def test_a_language_that_the_model_does_not_know_is_refused(tiny_whisper: Path) -> None:
+    values = {"asr.backend": "whisper", "whisper.model": str(tiny_whisper), "asr.threads": 1}
+    with Graph(nodes=("asr_node",), parameters={"asr_node": values}) as running:
+
+        def language(name: str) -> tuple[bool, str]:
+            value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=name)
+            return set_parameter(running, "asr_node", "whisper.language", value)
+
+        accepted, reason = language("de")
+        assert not accepted
+        assert reason.startswith("whisper.language is 'de', must be empty or one of: en")
+        assert language("en") == (True, "")

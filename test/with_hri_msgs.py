@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hri_definitions import HRI_MSGS, fields
 from hri_msgs import msg as hri  # type: ignore[import-not-found]
+from policy_rules import allowed, outside, used
 from ros_playing import clips, listen, play
 from std_msgs.msg import Bool
 
@@ -176,6 +177,10 @@ def test_the_whole_pipeline_with_words_from_live_speech(tmp_path: Path) -> None:
         )
         assert voices.messages[f"{voice}/speech"][-1].final == "in sieben Stunden"
         assert graph.spin_until(lambda: not voices.speaking(voice), WAIT)
+        assert (
+            outside(used(graph, "ros4hri_bridge"), allowed("ros4hri_bridge", "ros4hri_bridge"))
+            == []
+        )
         # Whoever speaks is nobody until a state says who it is.
         assert graph.spin_until(lambda: ["anonymous_speaker"] in voices.tracked, WAIT)
         if voice != ros4hri.ANONYMOUS:

@@ -39,6 +39,9 @@ class LoadedRecogniser(Recogniser, Protocol):
     def device(self) -> str:
         """cpu or cuda."""
 
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Raises HriEmoError where a value does not suit the model; in any thread, at once."""
+
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new values of the parameters that are not read-only.
 

@@ -81,6 +81,9 @@ class MoonshineRecogniser:
         self._name = f"moonshine:{folder.name}"
         self.configure(parameters)
 
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """All values that their bounds allow suit it."""
+
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new values of the parameters that are not read-only."""
         values = declared.check("asr_node", parameters)

@@ -96,6 +96,14 @@ class WhisperRecogniser:
         self._name = f"faster-whisper:{Path(model).name}"
         self.configure(parameters)
 
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Raises HriEmoError where the model does not know the language."""
+        language, known = str(parameters["whisper.language"]), self._model.supported_languages
+        if language and language not in known:
+            raise HriEmoError(
+                f"whisper.language is '{language}', must be empty or one of: {', '.join(known)}"
+            )
+
     def configure(self, parameters: Mapping[str, Any]) -> None:
         """Take new values of the parameters that are not read-only.
 
@@ -103,13 +111,8 @@ class WhisperRecogniser:
             HriEmoError: a value is refused, or the model does not know the language.
         """
         values = declared.check("asr_node", parameters)
-        language = str(values["whisper.language"])
-        known = self._model.supported_languages
-        if language and language not in known:
-            raise HriEmoError(
-                f"whisper.language is '{language}', must be empty or one of: {', '.join(known)}"
-            )
-        self._language = language
+        self.check(values)
+        self._language = str(values["whisper.language"])
         self._beam = int(values["whisper.beam_size"])
         self._no_speech = float(values["whisper.no_speech_threshold"])
         self._min_confidence = float(values["asr.min_confidence"])

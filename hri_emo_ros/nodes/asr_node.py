@@ -108,6 +108,10 @@ class AsrNode(HriNode):
             self._recogniser.watched.close(self.patience)
             self._recogniser = None
 
+    def check_together(self, parameters: dict[str, Value]) -> None:
+        if self._recogniser is not None:
+            self._recogniser.check(parameters)
+
     def changed(self, parameters: dict[str, Value]) -> None:
         if self._worker is not None:
             self._worker.put(_Job(parameters=parameters))
