@@ -77,7 +77,7 @@ class Watched(Generic[T]):
             # Waiting for it, not making it: a signal gets through to the main thread.
             first.model = first.ask(lambda model: make()).result()
         except BaseException:
-            first.end()
+            first.end(timeout=0.5)
             raise
         self._runner: _Runner[T] | None = first
 

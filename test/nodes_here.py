@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -70,8 +71,12 @@ class NodesHere:
         for node in self.nodes.values():
             node.finish()
             node.destroy_node()
+        self.nodes.clear()
         self.context.try_shutdown()
         self.context.destroy()
+        # The nodes are full of cycles; while they exist, others see their topics and services.
+        del node
+        gc.collect()
 
 
 class Fault:

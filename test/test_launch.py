@@ -117,6 +117,24 @@ def test_what_somebody_deactivates_by_hand_stays_so() -> None:
     assert nodes.activated("emotion_node", "activating", "active") == []
 
 
+@pytest.mark.fault(
+    "node", "after launch has started the nodes, somebody cleans one up and configures it by hand",
+    does="launch activates each node once and leaves the rest to that hand",
+    shows="the node stays `inactive`",
+)  # fmt: skip
+def test_what_somebody_configures_by_hand_is_not_activated_behind_their_back() -> None:
+    nodes = _Nodes()
+    for name in ("asr_node", "emotion_node"):
+        assert nodes.activated(name, "configuring", "inactive") == [name]
+        nodes.activated(name, "activating", "active")
+        assert nodes.activated(name, "configuring", "inactive") == []
+    assert nodes.activated("speech_node", "configuring", "inactive") == ["speech_node"]
+    assert nodes.activated("speech_node", "configuring", "inactive") == []
+    refused = _Nodes()
+    assert refused.activated("emotion_node", "configuring", "unconfigured") == []
+    assert refused.activated("emotion_node", "configuring", "inactive") == []
+
+
 def test_a_recogniser_that_cannot_be_configured_is_not_waited_for() -> None:
     nodes = _Nodes()
     nodes.activated("speech_node", "configuring", "inactive")
@@ -144,6 +162,9 @@ def test_arguments_choose_the_nodes() -> None:
     assert [type(e) for e in single] == [Node]
     assert [type(e) for e in _entities(single_process="true", ros4hri="true")] == [Node, Node]
     assert all(isinstance(e, LifecycleNode) for e in _entities(autostart="false"))
+    (silent,) = _entities(single_process="true", asr="none")
+    assert {"--autostart", "--no-asr"} <= set(_words(silent))
+    assert "--no-asr" not in _words(single[0])
 
 
 def test_nodes_that_are_to_be_respawned_start_themselves() -> None:
@@ -263,12 +284,7 @@ def test_every_executable_takes_the_command_line_that_launch_gives_it(
     )
     common = ["--params-file", str(ROOT / "config" / "emotion.yaml")]
     common += ["--params-file", str(overrides), "-r", "audio:=/mic/audio"]
-    environment = {
-        **os.environ,
-        "ROS_DOMAIN_ID": str(ros_domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-    }
+    environment = _environment(ros_domain)
     processes = []
     try:
         for namespace, name in (
@@ -304,6 +320,48 @@ def test_every_executable_takes_the_command_line_that_launch_gives_it(
                 process.kill()
                 process.wait()
         time.sleep(0.2)
+
+
+@pytest.mark.fault(
+    "node", "`single_process:=true asr:=none`",
+    does="start no recogniser and no asr_node in the process",
+    shows="speech_node and emotion_node alone; final states from the voice alone",
+)  # fmt: skip
+@pytest.mark.ros
+def test_a_single_process_without_a_recogniser_has_no_asr_node(
+    ros_domain: int, tiny_bundle: Path
+) -> None:
+    command = [
+        *_executable("pipeline"),
+        "--autostart",
+        "--no-asr",
+        "--ros-args",
+        "-r",
+        "__ns:=/no_asr",
+    ]
+    command += ["-p", f"model.bundle:={tiny_bundle}", "-p", "transcript.source:=none"]
+    process = subprocess.Popen(command, env=_environment(ros_domain))
+    try:
+        with Graph(nodes=(), domain_id=ros_domain) as graph:
+            assert _becomes_active(graph, "/no_asr/speech_node")
+            pairs = graph.node.get_node_names_and_namespaces()
+            names = {name for name, space in pairs if space == "/no_asr"}
+            assert names == {"speech_node", "emotion_node"}
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30.0) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _environment(domain: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
 
 
 def _check_parameters(graph: Graph, space: str) -> None:

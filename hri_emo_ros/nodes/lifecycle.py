@@ -341,7 +341,8 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
         if not ending.is_set():
             raise
     finally:
-        rclpy.try_shutdown()
+        # Uninstalling handlers that were never installed would bring the default ones back.
+        rclpy.try_shutdown(uninstall_handlers=False)
         # The nodes are full of cycles; while they exist, DDS keeps its shared memory.
         gc.collect()
         rclpy.get_default_context().destroy()

@@ -34,6 +34,15 @@ _MOST_VOICES, _MOST_SIZE = 256, 16_384
 _PARAMETER = "parameter 'voices.profiles'"
 
 
+def _check_writable(path: Path) -> None:
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise HriEmoError(
+            f"cannot write the voice profiles '{path}' ('{above}' is no folder to write to): set {_PARAMETER} to a "
+            "file that can be written, or leave it empty to keep none"
+        )
+
+
 def save_profiles(memory: VoiceMemory, path: Path, model_id: str) -> None:
     """Write what the memory knows, readable by its owner alone; the file is replaced at once or not at all.
 
@@ -90,10 +99,12 @@ def load_profiles(memory: VoiceMemory, path: Path, model_id: str) -> int:
     """Put the file's voices into a memory that has none; returns how many there are, 0 without a file.
 
     Raises:
-        HriEmoError: the file cannot be read, is broken or is another model's; the memory is unchanged.
+        HriEmoError: the file cannot be read, is broken or is another model's, or there is none and it cannot be
+            written; the memory is unchanged.
     """
     try:
         if not path.exists():
+            _check_writable(path)
             return 0
         if path.stat().st_size > _MOST_BYTES:
             raise _Broken(f"it has more than {_MOST_BYTES >> 20} MB")
