@@ -23,7 +23,11 @@ def nvidia_driver() -> bool:
 
 
 def threads(wanted: int) -> int:
-    """`wanted`, or for 0 all cores but one, at least one: with as many as cores a busy machine stalls the pool."""
+    """`wanted`; for 0 what OMP_NUM_THREADS says (Dask sets it for each of its workers), or all cores but one, at
+    least one: with as many as cores a busy machine stalls the pool."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if not wanted and told.isdecimal() and int(told):
+        return int(told)
     return wanted or max(1, (os.cpu_count() or 2) - 1)
 
 

@@ -17,7 +17,8 @@ from hri_emo_ros.cli.main import main
 from hri_emo_ros.data.manifest import read_manifest
 from hri_emo_ros.engine import EmotionEngine
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.evaluation.evaluate import estimate_known, read_rows
+from hri_emo_ros.evaluation.evaluate import Judge, estimate_known, read_rows
+from hri_emo_ros.evaluation.fleet import Fleet
 from hri_emo_ros.evaluation.known_voices import Knowledge, contexts, knowledge
 from hri_emo_ros.model.bundle import save_bundle
 
@@ -84,7 +85,8 @@ def test_figures_of_every_baseline_stand_side_by_side_and_the_first_is_on_top(
 def test_an_estimate_with_a_baseline_is_the_engines_with_what_was_heard(bundle, manifest):
     engine = EmotionEngine(bundle, threads=1)
     found = read_rows(manifest, "audio")
-    (unknown, _), (scored, _) = estimate_known(engine, found, [Knowledge(), Knowledge(None)])
+    judge = Judge((str(bundle), "cpu", 1), engine.labels, Fleet())
+    (unknown, _), (scored, _) = estimate_known(judge, found, [Knowledge(), Knowledge(None)])
     own = [k for k, row in enumerate(scored.rows) if row.speaker == "ann"]
     heard = [unknown.estimates[k].voice_statistics for k in own[1:]]
     from hri_emo_ros.data.clips import decode

@@ -108,7 +108,8 @@ def test_a_sweep_leaves_a_table_and_a_plot(tiny_bundle: Path, tmp_path: Path) ->
         f"{DATA / 'emodb_11a02Wc.flac'},angry,emodb_11,\n"
     )
     make_bag(BagRecipe(manifest, gap=(0.8, 0.9), noise="pink", snr_db=35.0), tmp_path / "bag")
-    arguments = ["sweep", str(tmp_path / "bag"), "--bundle", str(tiny_bundle), "--asr", "none"]
+    arguments = ["sweep", str(tmp_path / "bag"), "--bundle", str(tiny_bundle), "--asr", "none",
+                 "--workers", "1"]  # fmt: skip
     assert main([*arguments, "--snr", "-5:5:5", "--out", str(tmp_path / "x")]) == 2  # no noise
     arguments += ["--noise", "white", "--snr", "-5:25:30", "--rate", "8000", "--wer", "0"]
     assert main([*arguments, "--codec", "telephone", "--out", str(tmp_path / "out")]) == 0

@@ -109,3 +109,19 @@ def test_one_speaker_is_not_enough(
     arguments = ["tune", str(bag), "--labels", str(labels), "--bundle", str(tiny_bundle)]
     assert main([*arguments, "--asr", "none", "--parameters", "vad.threshold"]) == 2
     assert "at least two speakers, there is 1" in capsys.readouterr().err
+
+
+def test_a_search_goes_on_where_others_with_the_same_storage_are(
+    bag: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["tune", str(bag), "--bundle", str(tiny_bundle), "--asr", "none",
+                 "--parameters", "segment.pause=0.3:0.6", "--out", str(tmp_path / "tuned.yaml"),
+                 "--storage", str(tmp_path / "search.log")]  # fmt: skip
+    tried = []
+    for more in (["--trials", "2"], ["--trials", "3"], ["--trials", "2", "--metric", "wa"]):
+        assert main([*arguments, *more]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        tried.append([int(line.split()[0]) for line in lines if line[:4].strip().isdigit()])
+    assert tried == [[1, 2], [3], [1, 2]]  # What is to be found is another thing: another search.
+    assert main([*arguments[:-1], str(tmp_path / "none" / "search.log")]) == 2
+    assert "--storage" in capsys.readouterr().err

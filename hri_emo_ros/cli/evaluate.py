@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from hri_emo_ros.evaluation.fleet import Fleet, add_fleet_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="", help="model folder (default: the shipped one)")
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads; 0 leaves one core free"
     )
+    add_fleet_arguments(parser, "the clips")
 
 
 def _levels(text: str) -> tuple[float, ...]:
@@ -74,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("estimating", total=None)
-        result, scored = evaluate(
-            args.bundle, args.manifest, args.modality, args.sweep_snr, args.noise, args.channels,
-            args.device, args.threads, lambda: progress.advance(task), known, args.in_order,
-        )  # fmt: skip
+        with Fleet(args.workers, args.scheduler) as fleet:
+            result, scored = evaluate(
+                args.bundle, args.manifest, args.modality, args.sweep_snr, args.noise, args.channels,
+                args.device, args.threads, lambda rows: progress.advance(task, rows), known, args.in_order,
+                fleet,
+            )  # fmt: skip
     print_result(result, console)
     if args.json:
         write_json(Path(args.json), result)

@@ -10,6 +10,8 @@ from typing import Any
 
 from hri_emo_ros.cli.replay import add_pipeline_arguments, pipeline_parameters
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.fleet import Fleet, add_fleet_arguments
+from hri_emo_ros.evaluation.labels import recordings
 
 _MOST_VALUES = 200
 
@@ -18,8 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     # Lets "--snr -5:30:5" be a value: argparse knows single negative numbers only.
     parser._negative_number_matcher = re.compile(r"^-[\d.]")
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, or one .mcap or .db3 file")
+    parser.add_argument(
+        "bags",
+        type=Path,
+        nargs="+",
+        metavar="BAG",
+        help="rosbag2 folder, or one .mcap or .db3 file",
+    )
     add_pipeline_arguments(parser)
+    add_fleet_arguments(parser, "recordings and conditions")
     values = "FROM:TO:STEP or A,B,C"
     parser.add_argument("--noise", default="", metavar="DIR", help="folder, file, white or pink")
     parser.add_argument("--snr", metavar="DB", help=f"speech over noise, dB: {values}")
@@ -46,20 +55,25 @@ def run(args: argparse.Namespace) -> int:
     if not wanted:
         raise HriEmoError("nothing to sweep: give --snr, --gain, --rate, --codec or --wer")
     _check(wanted)
+    several = recordings(args.bags, args.labels)
     parameters = pipeline_parameters(args)
     from hri_emo_ros.data.noise import NoiseSource
     from hri_emo_ros.evaluation.bags import AudioBag
-    from hri_emo_ros.evaluation.replay import Replayer
-    from hri_emo_ros.evaluation.sweep import Condition, Sweep, plot, write_csv
+    from hri_emo_ros.evaluation.sweep import Condition, plot, sweep, write_csv
 
-    AudioBag(args.bag, args.topic).close()
+    for recording in several:
+        AudioBag(recording.bag, args.topic).close()
     if args.noise:
         NoiseSource(args.noise, 16_000)
-    sweep = Sweep(Replayer(parameters), args.bag, args.topic, args.labels, args.noise, args.seed)
-    rows = sweep.run([Condition(name, value) for name, value in wanted], _print_row)
+    conditions = [Condition(name, value) for name, value in wanted]
+    with Fleet(args.workers, args.scheduler) as fleet:
+        rows = sweep(
+            parameters, several, conditions, args.topic, args.noise, args.seed, fleet, _print_row
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "sweep.csv", rows)
-    plot(args.out / "sweep.png", rows, f"{args.bag.name}: under disturbance")
+    what = several[0].bag.name if len(several) == 1 else f"{len(several)} recordings"
+    plot(args.out / "sweep.png", rows, f"{what}: under disturbance")
     print(f"{args.out / 'sweep.csv'}, {args.out / 'sweep.png'}")
     return 0
 

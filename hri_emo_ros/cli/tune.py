@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from hri_emo_ros.cli.replay import pipeline_parameters
@@ -15,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="labelled rosbag2")
     parser.add_argument(
-        "--labels", type=Path, nargs="+", default=[], metavar="FILE.csv",
-        help="one for each bag, in order (else: labels.csv in the bag, or /emotion_labels)",
+        "--labels", type=Path, action="append", default=[], metavar="FILE.csv",
+        help="one for each bag, in order; repeats (else: labels.csv in the bag, or /emotion_labels)",
     )  # fmt: skip
     parser.add_argument(
         "--parameters", required=True, metavar="NAME,...",
@@ -32,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the metric for a second from the end of speech to the state (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of speakers and search (%(default)s)")
+    parser.add_argument(
+        "--storage", default="", metavar="FILE|URL",
+        help="search together with every other process that names the same (and begins alike): a file that all "
+        "reach, or the URL of a database as Optuna takes it; --trials counts those of all",
+    )  # fmt: skip
     parser.add_argument("--params", type=Path, metavar="FILE.yaml", help="parameters to start from")
     parser.add_argument("--set", action="append", default=[], metavar="NAME:=VALUE")
     parser.add_argument("--bundle", default="", help="model, instead of model.bundle")
@@ -43,26 +49,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune; returns the exit status."""
-    if args.labels and len(args.labels) != len(args.bags):
-        raise HriEmoError(
-            f"--labels names {len(args.labels)} files for {len(args.bags)} bags: give one for each"
-        )
     if args.trials < 1:
         raise HriEmoError(f"--trials is {args.trials}, must be at least 1")
     parameters = pipeline_parameters(args)
     from hri_emo_ros.evaluation.bags import AudioBag
+    from hri_emo_ros.evaluation.labels import recordings
     from hri_emo_ros.evaluation.replay import Replayer
-    from hri_emo_ros.evaluation.tune import Recording, Tuner, write_yaml
+    from hri_emo_ros.evaluation.tune import Tuner, write_yaml
     from hri_emo_ros.evaluation.tune_choices import parse_choices
 
     choices = parse_choices(args.parameters)
     for bag in args.bags:
         AudioBag(bag).close()
-    given = args.labels or [_beside(bag) for bag in args.bags]
-    recordings = [Recording(bag, labels) for bag, labels in zip(args.bags, given, strict=True)]
+    labelled = [
+        replace(recording, labels=recording.labels or _beside(recording.bag))
+        for recording in recordings(args.bags, args.labels)
+    ]
     tuner = Tuner(
-        Replayer(parameters), recordings, choices, args.metric, args.waiting_cost, seed=args.seed
-    )
+        Replayer(parameters), labelled, choices, args.metric, args.waiting_cost, args.storage,
+        seed=args.seed,
+    )  # fmt: skip
     print(
         f"tuning on {', '.join(tuner.tune_speakers)}; testing on {', '.join(tuner.test_speakers)}"
     )

@@ -74,7 +74,7 @@ def load_run(path: Path) -> Run:
 def _item(entry: Mapping[str, Any]) -> Item:
     key = f"{entry.get('line', '')} {entry.get('path', '')}"
     if "start" in entry:
-        key = f"{round(float(entry['start']) / _SAME_TIME)}"
+        key = f"{entry.get('path', '')} {round(float(entry['start']) / _SAME_TIME)}"
     return Item(
         key,
         str(entry["emotion"]),

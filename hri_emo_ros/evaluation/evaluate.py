@@ -21,9 +21,10 @@ from hri_emo_ros.data import metrics
 from hri_emo_ros.data.channels import CHANNELS
 from hri_emo_ros.data.clips import decode
 from hri_emo_ros.data.manifest import Fault, Refused, Row, read_manifest
-from hri_emo_ros.data.noise import Babble, NoiseSource, mix
+from hri_emo_ros.data.noise import SYNTHETIC, Babble, NoiseSource, mix, noise_files
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.fleet import Fleet, kept
 from hri_emo_ros.evaluation.known_voices import (
     Knowledge,
     check,
@@ -35,6 +36,10 @@ from hri_emo_ros.evaluation.known_voices import (
 from hri_emo_ros.types import SAMPLE_RATE, AbstainReason, EmotionEstimate, FloatArray, Transcript
 
 Modality = Literal["audio", "text", "both"]
+Change = Callable[[FloatArray, int], FloatArray]
+"""What is done to a clip, [n] at 16 kHz; the number (the row's line) decides what is drawn at random."""
+PART = 128
+"""Rows that go to a worker at a time: about as much work as starting a process."""
 _BATCH = 8
 """Utterances of like length go through the network together; `EmotionEngine.estimate_batch` gives each
 what it gets alone."""
@@ -73,7 +78,7 @@ class Scored:
     estimates: list[EmotionEstimate]
     labels: tuple[str, ...]
     seconds: float
-    """Of estimating, files read beforehand."""
+    """Of reading and estimating."""
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
@@ -118,74 +123,140 @@ def read_rows(manifest: Path, modality: Modality) -> ManifestRows:
     return found
 
 
-def read_inputs(
-    found: ManifestRows, change: Callable[[FloatArray], FloatArray] | None = None
-) -> list[EngineInput]:
-    """What the engine is given of each row; rows whose file cannot be read are taken out of `found`.
+@dataclass(frozen=True)
+class _Part:
+    """Rows that are read and estimated together, by whichever worker."""
 
-    Args:
-        change: applied to each clip (noise, for a sweep).
-    """
-    rows: list[Row] = []
-    inputs: list[EngineInput] = []
-    for row in found.rows:
-        samples = None
-        if row.path is not None:
-            try:
-                samples = decode(row.path, row.start, row.end, row.seconds)
-            except HriEmoError as error:
-                found.refuse(row, "unreadable", str(error))
-                continue
-            if change is not None:
-                samples = change(samples)
-        rows.append(row)
-        words = Transcript(row.text) if row.text else None
-        inputs.append(EngineInput(samples, words, context=found.context.get(row.line, ())))
-    found.rows = rows
-    return inputs
+    model: tuple[str, str, int]
+    """Bundle, device and threads of the engine."""
+    rows: list[Row]
+    inputs: list[EngineInput]
+    """Of each row, without the sound."""
+    change: Change | None
 
 
-def estimate_inputs(
-    engine: EmotionEngine,
-    rows: Sequence[Row],
-    inputs: Sequence[EngineInput],
-    progress: Callable[[], None] = lambda: None,
-) -> Scored:
-    """Estimate every row; `progress` is called after each."""
+def read_inputs(found: ManifestRows) -> list[EngineInput]:
+    """What the engine is given of each row, sound included; rows whose file cannot be read are taken out of
+    `found`."""
+    read = [
+        (row, _with_sound(row, item, None))
+        for row, item in zip(found.rows, _unheard(found), strict=True)
+    ]
+    for row, item in read:
+        if isinstance(item, HriEmoError):
+            found.refuse(row, "unreadable", str(item))
+    kept = [(row, item) for row, item in read if not isinstance(item, HriEmoError)]
+    found.rows = [row for row, _ in kept]
+    return [item for _, item in kept]
+
+
+def _unheard(found: ManifestRows) -> list[EngineInput]:
+    """Words and context of each row."""
+    return [
+        EngineInput(
+            None, Transcript(row.text) if row.text else None,
+            context=found.context.get(row.line, ()),
+        )
+        for row in found.rows
+    ]  # fmt: skip
+
+
+def _with_sound(row: Row, item: EngineInput, change: Change | None) -> EngineInput | HriEmoError:
+    if row.path is None:
+        return item
+    try:
+        samples = decode(row.path, row.start, row.end, row.seconds)
+    except HriEmoError as error:
+        return error
+    return replace(item, samples=samples if change is None else change(samples, row.line))
+
+
+def _engine(model: tuple[str, str, int]) -> EmotionEngine:
+    bundle, device, threads = model
+    engine = EmotionEngine(bundle, device=device, threads=threads)
+    engine.warm_up(1)
+    return engine
+
+
+def _estimate_part(part: _Part) -> list[EmotionEstimate | HriEmoError]:
+    """Of each row the estimate, or why there is none."""
+    engine = kept(_engine, part.model)
+    answers: dict[int, EmotionEstimate | HriEmoError] = {}
+    heard: dict[int, EngineInput] = {}
+    for k, (row, item) in enumerate(zip(part.rows, part.inputs, strict=True)):
+        read = _with_sound(row, item, part.change)
+        if isinstance(read, HriEmoError):
+            answers[k] = read
+        else:
+            heard[k] = read
     # Like with like: padding costs time.
-    size = [0 if i.samples is None else len(i.samples) for i in inputs]
-    order = sorted(range(len(inputs)), key=lambda k: (size[k], len(rows[k].text)))
-    estimates: dict[int, EmotionEstimate] = {}
-    started = time.perf_counter()
+    size = {k: 0 if i.samples is None else len(i.samples) for k, i in heard.items()}
+    order = sorted(heard, key=lambda k: (size[k], len(part.rows[k].text)))
     for start in range(0, len(order), _BATCH):
-        part = order[start : start + _BATCH]
-        answers = engine.estimate_batch([inputs[k] for k in part])
-        for k, estimate in zip(part, answers, strict=True):
-            estimates[k] = estimate
-            progress()
-    seconds = time.perf_counter() - started
-    return Scored(list(rows), [estimates[k] for k in range(len(inputs))], engine.labels, seconds)
+        batch = order[start : start + _BATCH]
+        estimates = engine.estimate_batch([heard[k] for k in batch])
+        answers.update(zip(batch, estimates, strict=True))
+    return [answers[k] for k in range(len(part.rows))]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who estimates the rows of a manifest: a model, and workers that hold it."""
+
+    model: tuple[str, str, int]
+    labels: tuple[str, ...]
+    fleet: Fleet
+    progress: Callable[[int], None] = lambda rows: None
+    """Called with the number of rows done since the last call."""
+
+    def estimate(
+        self, found: ManifestRows, inputs: list[EngineInput], change: Change | None = None
+    ) -> tuple[Scored, list[EngineInput]]:
+        """Estimate every row; those whose file cannot be read are taken out of `found`, and of the inputs that
+        come back."""
+        parts = [
+            _Part(self.model, found.rows[k : k + PART], inputs[k : k + PART], change)
+            for k in range(0, len(inputs), PART)
+        ]
+        started = time.perf_counter()
+        results = self.fleet.map(
+            _estimate_part, parts, lambda number, result: self.progress(len(parts[number].rows))
+        )
+        seconds = time.perf_counter() - started
+        answers: list[EmotionEstimate | HriEmoError] = []
+        for result in results:
+            if isinstance(result, HriEmoError):
+                raise result
+            answers += result
+        rows, given, estimates = [], [], []
+        for row, item, answer in zip(found.rows, inputs, answers, strict=True):
+            if isinstance(answer, HriEmoError):
+                found.refuse(row, "unreadable", str(answer))
+            else:
+                rows.append(row)
+                given.append(item)
+                estimates.append(answer)
+        found.rows = rows
+        return Scored(list(rows), estimates, self.labels, seconds), given
 
 
 def estimate_known(
-    engine: EmotionEngine,
+    judge: Judge,
     found: ManifestRows,
     wanted: Sequence[Knowledge],
-    change: Callable[[FloatArray], FloatArray] | None = None,
-    progress: Callable[[], None] = lambda: None,
+    change: Change | None = None,
 ) -> list[tuple[Scored, dict[str, float]]]:
     """Estimate every row with each of the `wanted` baselines, and on how many utterances these rest on average.
 
     Baselines are made of the clips as the engine hears them here: with `change`, in the same noise.
     """
-    inputs = read_inputs(found, change)
-    unknown = estimate_inputs(engine, found.rows, inputs, progress)
+    unknown, inputs = judge.estimate(found, _unheard(found), change)
     results = []
     for knowledge in wanted:
         scored, given = unknown, inputs
         if not knowledge.nothing:
             given = with_baselines(found.rows, inputs, unknown.estimates, knowledge)
-            scored = estimate_inputs(engine, found.rows, given, progress)
+            scored, given = judge.estimate(found, given, change)
         results.append((scored, heard_counts(given) if given else {}))
     return results
 
@@ -273,9 +344,10 @@ def evaluate(
     channels: bool = False,
     device: str = "cpu",
     threads: int = 0,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda rows: None,
     baselines: Sequence[Knowledge] = (),
     as_conversation: bool = False,
+    fleet: Fleet | None = None,
 ) -> tuple[dict[str, Any], Scored]:
     """Score a bundle.
 
@@ -288,10 +360,11 @@ def evaluate(
             recordings.
         channels: also estimate every clip at other levels, through a telephone and amid silence.
         device, threads: see `EmotionEngine`.
-        progress: called after each row of each pass.
+        progress: called with the number of rows done since the last call, in each pass.
         baselines: what is known of each voice; the figures are those of the first, ``by_baseline`` holds
             all. Noise and channels are with the first.
         as_conversation: go through the file in its order, voices told and remembered as the node does it.
+        fleet: who does the work; None is this process.
 
     Raises:
         HriEmoError: bundle or manifest cannot be used, or nothing in it can be scored.
@@ -316,15 +389,17 @@ def evaluate(
     check(wanted, found.rows, config)
     if as_conversation and not all(k.nothing for k in wanted):
         raise HriEmoError("--in-order hears voices as they come: leave --baseline and --room out")
-    engine.warm_up(1)
+    judge = Judge((str(bundle), device, threads), engine.labels, fleet or Fleet(), progress)
     told: dict[str, Any] = {}
     if as_conversation:
-        inputs, started = read_inputs(found), time.perf_counter()
-        estimates, told = in_order(engine, found.rows, inputs, progress)
+        engine.warm_up(1)
+        started = time.perf_counter()
+        inputs = read_inputs(found)
+        estimates, told = in_order(engine, found.rows, inputs, partial(progress, 1))
         scored = Scored(found.rows, estimates, engine.labels, time.perf_counter() - started)
         by_baseline = []
     else:
-        by_baseline = estimate_known(engine, found, wanted, None, progress)
+        by_baseline = estimate_known(judge, found, wanted)
         scored = by_baseline[0][0]
     if not scored.rows:
         unreadable = found.by_fault("unreadable")
@@ -344,9 +419,9 @@ def evaluate(
         "items": [_answer(row, e) for row, e in zip(scored.rows, scored.estimates, strict=True)],
     }
     if sweep_snr and modality != "text":
-        result["snr_sweep"] = _sweep(engine, found, scored, wanted[0], sweep_snr, noise, progress)
+        result["snr_sweep"] = _sweep(judge, found, scored, wanted[0], sweep_snr, noise)
     if channels and modality != "text":
-        result["channels"] = _through_channels(engine, found, scored, wanted[0], progress)
+        result["channels"] = _through_channels(judge, found, scored, wanted[0])
     return result, scored
 
 
@@ -387,13 +462,12 @@ def _drop_foreign(found: ManifestRows, labels: Sequence[str]) -> None:
 
 
 def _sweep(
-    engine: EmotionEngine,
+    judge: Judge,
     found: ManifestRows,
     clean: Scored,
     known: Knowledge,
     levels: Sequence[float],
     noise: str,
-    progress: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """UA and mean weight of the voice as noise rises; the clean clips first."""
 
@@ -410,24 +484,23 @@ def _sweep(
     points = [entry(clean, None)]
     for snr in levels:
         rows = ManifestRows(list(found.rows), found.context)
-        change = partial(_add_noise, source=noise_of(noise, found), snr_db=snr)
-        points.append(entry(estimate_known(engine, rows, [known], change, progress)[0][0], snr))
+        change = partial(_add_noise, make=noise_of(noise, found), snr_db=snr)
+        points.append(entry(estimate_known(judge, rows, [known], change)[0][0], snr))
     return points
 
 
 def _through_channels(
-    engine: EmotionEngine,
+    judge: Judge,
     found: ManifestRows,
     clean: Scored,
     known: Knowledge,
-    progress: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """UA and the share of answers that differ from the clean clips' in each condition."""
     before = clean.probabilities.argmax(axis=1)
     points = []
     for name, change in CHANNELS.items():
         rows = ManifestRows(list(found.rows), found.context)
-        heard = estimate_known(engine, rows, [known], change, progress)[0][0]
+        heard = estimate_known(judge, rows, [known], partial(_through, channel=change))[0][0]
         answer = heard.probabilities.argmax(axis=1)
         points.append(
             {
@@ -439,11 +512,26 @@ def _through_channels(
     return points
 
 
-def noise_of(noise: str, found: ManifestRows) -> NoiseSource | Babble:
+def noise_of(noise: str, found: ManifestRows) -> Callable[[int], NoiseSource | Babble]:
+    """Makes the noise of a seed: babble of the manifest's clips, white, pink, or a folder's recordings.
+
+    Raises:
+        HriEmoError: there is nothing to read in that folder.
+    """
     if noise == "babble":
-        return Babble([row.path for row in found.rows if row.path is not None], SAMPLE_RATE)
-    return NoiseSource(noise, SAMPLE_RATE)
+        voices = [row.path for row in found.rows if row.path is not None]
+        return lambda seed: Babble(voices, SAMPLE_RATE, seed)
+    source = noise if noise in SYNTHETIC else noise_files(Path(noise))
+    return lambda seed: NoiseSource(source, SAMPLE_RATE, seed)
 
 
-def _add_noise(samples: FloatArray, source: NoiseSource | Babble, snr_db: float) -> FloatArray:
-    return mix(samples, source.take(len(samples)), snr_db)
+def _add_noise(
+    samples: FloatArray, line: int, make: Callable[[int], NoiseSource | Babble], snr_db: float
+) -> FloatArray:
+    return mix(samples, make(line).take(len(samples)), snr_db)
+
+
+def _through(
+    samples: FloatArray, line: int, channel: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    return channel(samples)

@@ -40,6 +40,27 @@ class Label:
         return max(0.0, min(self.end, end) - max(self.start, start))
 
 
+@dataclass(frozen=True)
+class Recording:
+    """A bag and its labels (None: its annotation topic)."""
+
+    bag: Path
+    labels: Path | None = None
+
+
+def recordings(bags: Sequence[Path], labels: Sequence[Path]) -> list[Recording]:
+    """Bags with their labels, in order.
+
+    Raises:
+        HriEmoError: there are labels, but not for each.
+    """
+    if labels and len(labels) != len(bags):
+        raise HriEmoError(
+            f"--labels names {len(labels)} files for {len(bags)} bags: give one for each"
+        )
+    return [Recording(bag, labels[k] if labels else None) for k, bag in enumerate(bags)]
+
+
 def read_labels(path: Path, known: Sequence[str] = LABELS) -> list[Label]:
     """Read ``start,end,emotion[,speaker,text]``, with a header line, in order of time.
 

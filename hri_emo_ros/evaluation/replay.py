@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,19 @@ class ReplayRun:
     """Where the bag breaks off, in a sentence; empty for a whole bag."""
     extra: dict[str, Any] = field(default_factory=dict)
     """More of what belongs into the JSON, e.g. ``ablation``."""
+    parts: list[ReplayRun] = field(default_factory=list)
+    """The recordings that this is the sum of; empty for a single one. Times count from the start of each."""
+
+    @property
+    def name(self) -> str:
+        """Of the recording, or how many there are."""
+        return self.bag.name if not self.parts else f"{len(self.parts)} recordings"
 
     @property
     def matches(self) -> list[Match]:
         """Labels with the utterances that answer them."""
+        if self.parts:
+            return [match for part in self.parts for match in part.matches]
         return match_labels(self.reference or [], self.utterances)
 
     def answers(self) -> Answers:
@@ -71,11 +81,11 @@ class ReplayRun:
         return Answers(self.matches, self.labels)
 
     def summary(self) -> dict[str, Any]:
-        """The run as JSON: figures first, then how to repeat it, then every utterance."""
+        """The run as JSON: figures first, then how to repeat it, then every utterance, or every recording."""
         finals = [u for u in self.utterances if u.final]
         matches = self.matches
         result: dict[str, Any] = {
-            "bag": self.bag.name,
+            "bag": self.name,
             "topic": self.topic,
             "message_type": self.message_type,
             "duration": round(self.duration, 3),
@@ -101,10 +111,36 @@ class ReplayRun:
                 "counters": self.counters,
                 "wall_time": round(self.wall_time, 3),
                 "speed": round(self.duration / self.wall_time, 2) if self.wall_time else None,
-                "items": [_item(match) for match in matches],
-                "heard": [utterance.as_json() for utterance in self.utterances],
+                **self._told(),
             }
         )
+
+    def _told(self) -> dict[str, Any]:
+        """Every label with its answer, and every utterance or recording."""
+        if not self.parts:
+            return {
+                "items": [_item(match) for match in self.matches],
+                "heard": [utterance.as_json() for utterance in self.utterances],
+            }
+        return {
+            "items": [
+                {"path": str(part.bag)} | _item(match)
+                for part in self.parts
+                for match in part.matches
+            ],
+            "recordings": [
+                {
+                    "bag": str(part.bag),
+                    "duration": round(part.duration, 3),
+                    "final_states": sum(u.final for u in part.utterances),
+                    "abstained_states": sum(bool(u.abstained) for u in part.utterances if u.final),
+                    "labels": None if part.reference is None else len(part.reference),
+                    "faults": part.extra.get("faults", []),
+                    "truncated": part.truncated or None,
+                }
+                for part in self.parts
+            ],
+        }
 
 
 def _item(match: Match) -> dict[str, Any]:
@@ -122,6 +158,34 @@ def _item(match: Match) -> dict[str, Any]:
         "abstained": best.abstained if best else "",
         "transcript": match.transcript,
     }
+
+
+def merge(runs: Sequence[ReplayRun], wall_time: float) -> ReplayRun:
+    """Several recordings, replayed with the same parameters, as one run: each figure is that over all of them.
+
+    Args:
+        runs: at least one.
+        wall_time: seconds that all took together.
+    """
+    first = runs[0]
+    labelled = [run.reference for run in runs if run.reference is not None]
+    counters: Counter[str] = Counter()
+    for run in runs:
+        counters.update(run.counters)
+    return replace(
+        first,
+        topic=", ".join(sorted({run.topic for run in runs})),
+        message_type=", ".join(sorted({run.message_type for run in runs})),
+        duration=sum(run.duration for run in runs),
+        utterances=[utterance for run in runs for utterance in run.utterances],
+        reference=[label for labels in labelled for label in labels] if labelled else None,
+        counters=dict(counters),
+        wall_time=wall_time,
+        envelope=Envelope(),
+        truncated=" ".join(run.truncated for run in runs if run.truncated),
+        extra={},
+        parts=list(runs),
+    )
 
 
 class Replayer:

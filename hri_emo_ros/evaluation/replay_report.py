@@ -59,16 +59,16 @@ def write_report(
     minutes, seconds = divmod(run.duration, 60)
     write_page(
         page,
-        f"Replay of {run.bag.name}",
+        f"Replay of {run.name}",
         f"{minutes:.0f} min {seconds:.0f} s on {run.topic} ({run.message_type.rsplit('/', 1)[-1]}), "
         f"model {run.model_id}, recogniser {run.recogniser}",
         _tiles(run, summary),
         [
-            _timeline_section(run),
+            _recordings_section(summary) if run.parts else _timeline_section(run),
             *(_scored_sections(run, summary) if run.reference is not None else ()),
             *extra,
             _latency_section(summary),
-            _states_section(run),
+            *(() if run.parts else (_states_section(run),)),
             _identity_section(run, summary),
         ],
         notices=[run.truncated] if run.truncated else [],
@@ -139,6 +139,23 @@ def _timeline_section(run: ReplayRun) -> Section:
         "hatched is words. ✓ and ✗ compare with the label."
     )
     return Section("Timeline", [TimelineItem.of(drawing, caption)])
+
+
+def _recordings_section(summary: Mapping[str, Any]) -> Section:
+    rows = [
+        [
+            one["bag"],
+            round(one["duration"], 1),
+            one["final_states"],
+            one["abstained_states"],
+            one["labels"],
+            one["truncated"] or "; ".join(one["faults"]),
+        ]
+        for one in summary["recordings"]
+    ]
+    rows += [[one["bag"], None, None, None, None, one["reason"]] for one in summary["failed"]]
+    columns = ["recording", "s", "final states", "abstained", "labels", "what is wrong"]
+    return Section("Recordings", [Table("Each by itself", columns, rows)])
 
 
 def _scored_sections(run: ReplayRun, summary: Mapping[str, Any]) -> list[Section]:
@@ -292,7 +309,7 @@ def _identity_section(run: ReplayRun, summary: Mapping[str, Any]) -> Section:
         if node not in ("audio_player", "ros4hri_bridge")
     }
     identity = {
-        "bag": run.bag.name,
+        "bag": run.name,
         "model": run.model_id,
         "recogniser": run.recogniser,
         "hri_emo_ros": summary["version"],

@@ -1,11 +1,12 @@
 # Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
-"""``hri-emo sweep``: one recording under growing disturbance."""
+"""``hri-emo sweep``: recordings under growing disturbance."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_source import Disturbance
 from hri_emo_ros.evaluation.bags import AudioBag
 from hri_emo_ros.evaluation.disturb import AddNoise, Gain, Resample, SpokenWords, Telephone
-from hri_emo_ros.evaluation.replay import Replayer, ReplayRun, read_reference
+from hri_emo_ros.evaluation.fleet import Fleet, kept
+from hri_emo_ros.evaluation.labels import Recording
+from hri_emo_ros.evaluation.replay import Parameters, Replayer, ReplayRun, merge, read_reference
 from hri_emo_ros.pipeline import Record
 from hri_emo_ros.types import SpeechChunk
 
@@ -42,94 +45,128 @@ class Condition:
     value: float | str
 
 
-class Sweep:
-    """Replays one bag under several conditions with one model and recogniser.
+@dataclass(frozen=True)
+class _Job:
+    """One recording under one condition, for whichever worker."""
+
+    parameters: Parameters
+    recording: Recording
+    condition: Condition | None
+    """None: as it is."""
+    topic: str = ""
+    noise: str = ""
+    seed: int = 0
+    speech_dbfs: float = math.nan
+    """Mean level of the recording's speech."""
+
+
+def sweep(
+    parameters: Parameters,
+    recordings: Sequence[Recording],
+    conditions: Sequence[Condition],
+    topic: str = "",
+    noise: str = "",
+    seed: int = 0,
+    fleet: Fleet | None = None,
+    done: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> list[dict[str, Any]]:
+    """Replay recordings under several conditions; each row is over all of them.
 
     Args:
-        replayer: model and recogniser.
-        bag: the recording.
-        topic: its audio topic.
-        labels: CSV; None takes the bag's annotation topic.
+        parameters: of every node.
+        recordings: with labels.
+        conditions: all of one disturbance or of several.
+        topic: audio topic of each.
         noise: source of noise for ``snr``.
         seed: of noise and word errors.
+        fleet: who does the work; None is this process.
+        done: called with each row as soon as it is there.
+
+    Returns:
+        Rows of `COLUMNS`: the undisturbed recordings first, then every condition.
+
+    Raises:
+        HriEmoError: a bag is refused, or words or a level that a condition needs are missing.
     """
+    fleet = fleet or Fleet()
+    jobs = [_Job(parameters, recording, None, topic, noise, seed) for recording in recordings]
+    clean = _all(fleet.map(_replay, jobs))
+    rows: dict[int, dict[str, Any]] = {0: row_of(clean, None)}
+    done(rows[0])
+    more = [
+        replace(job, condition=condition, speech_dbfs=_speech_level(part))
+        for condition in conditions
+        for job, part in zip(jobs, clean.parts, strict=True)
+    ]
+    runs: dict[int, dict[int, ReplayRun | HriEmoError]] = {}
 
-    def __init__(
-        self,
-        replayer: Replayer,
-        bag: Path,
-        topic: str = "",
-        labels: Path | None = None,
-        noise: str = "",
-        seed: int = 0,
-    ) -> None:
-        self._replayer, self._bag, self._topic = replayer, bag, topic
-        self._labels, self._noise, self._seed = labels, noise, seed
-        self._speech_dbfs = float("nan")
+    def take(number: int, run: ReplayRun | HriEmoError) -> None:
+        place, part = divmod(number, len(jobs))
+        runs.setdefault(place, {})[part] = run
+        if len(runs[place]) == len(jobs):
+            under = runs.pop(place)
+            merged = _all([under[k] for k in range(len(jobs))])
+            rows[place + 1] = row_of(merged, conditions[place])
+            done(rows[place + 1])
 
-    def run(
-        self,
-        conditions: Sequence[Condition],
-        done: Callable[[dict[str, Any]], None] | None = None,
-    ) -> list[dict[str, Any]]:
-        """The undisturbed recording first, then every condition: rows of `COLUMNS`.
+    fleet.map(_replay, more, take)
+    return [rows[k] for k in range(len(conditions) + 1)]
 
-        Args:
-            conditions: all of one disturbance or of several.
-            done: called with each row as soon as it is there.
 
-        Raises:
-            HriEmoError: the bag is refused, or words or a level that a condition needs are missing.
-        """
-        clean = self._replayer.run(self._bag, self._topic, self._labels)
-        levels = [u.level_dbfs for u in clean.utterances if np.isfinite(u.level_dbfs)]
-        if levels:
-            self._speech_dbfs = float(10 * np.log10(np.mean(10 ** (np.array(levels) / 10))))
-        rows = []
-        for condition in [None, *conditions]:
-            run = clean if condition is None else self._replay(condition)
-            rows.append(row_of(run, condition))
-            if done is not None:
-                done(rows[-1])
-        return rows
+def _all(results: Sequence[ReplayRun | HriEmoError]) -> ReplayRun:
+    runs: list[ReplayRun] = []
+    for result in results:
+        if isinstance(result, HriEmoError):
+            raise result
+        runs.append(result)
+    return merge(runs, sum(run.wall_time for run in runs))
 
-    def _replay(self, condition: Condition) -> ReplayRun:
-        if condition.disturbance == "wer":
-            return self._with_word_errors(float(condition.value))
-        return self._replayer.run(
-            self._bag, self._topic, self._labels, disturb=self._disturbance(condition)
-        )
 
-    def _disturbance(self, condition: Condition) -> Disturbance:
-        if condition.disturbance == "gain":
-            return Gain(float(condition.value))
-        if condition.disturbance == "rate":
-            return Resample(int(condition.value))
-        if condition.disturbance == "codec":
-            return Telephone()
-        if not self._noise:
-            raise HriEmoError("--snr needs --noise: a folder or file of noises, white or pink")
-        if not np.isfinite(self._speech_dbfs):
-            raise HriEmoError(f"no speech was found in '{self._bag}' to set noise against")
-        return AddNoise(self._noise, float(condition.value), self._speech_dbfs, self._seed)
+def _speech_level(run: ReplayRun) -> float:
+    """dBFS; NaN where nobody speaks."""
+    levels = [u.level_dbfs for u in run.utterances if np.isfinite(u.level_dbfs)]
+    return float(10 * np.log10(np.mean(10 ** (np.array(levels) / 10)))) if levels else math.nan
 
-    def _with_word_errors(self, rate: float) -> ReplayRun:
-        with AudioBag(self._bag, self._topic) as bag:
-            origin_ns = bag.origin_ns
-            labels = read_reference(bag, self._labels, "", self._replayer.engine.labels) or []
-        if not any(label.text for label in labels):
-            raise HriEmoError(f"--wer needs labels with the words spoken in '{self._bag}'")
-        words = SpokenWords(labels, rate, self._seed)
 
-        def tell(record: Record) -> None:
-            if isinstance(record, SpeechChunk) and (record.last or record.endpoint):
-                start = (record.utterance_start_ns - origin_ns) * 1e-9
-                end = (record.stamp_ns - origin_ns) * 1e-9 + len(record.samples) / 16_000
-                words.utterance(start, end)
+def _replay(job: _Job) -> ReplayRun:
+    replayer = kept(Replayer, job.parameters)
+    condition = job.condition
+    if condition is not None and condition.disturbance == "wer":
+        return _with_word_errors(replayer, job, float(condition.value))
+    disturb = None if condition is None else _disturbance(job, condition)
+    return replayer.run(job.recording.bag, job.topic, job.recording.labels, disturb=disturb)
 
-        return self._replayer.run(
-            self._bag, self._topic, self._labels, record=tell, recogniser=words
-        )
+
+def _disturbance(job: _Job, condition: Condition) -> Disturbance:
+    if condition.disturbance == "gain":
+        return Gain(float(condition.value))
+    if condition.disturbance == "rate":
+        return Resample(int(condition.value))
+    if condition.disturbance == "codec":
+        return Telephone()
+    if not job.noise:
+        raise HriEmoError("--snr needs --noise: a folder or file of noises, white or pink")
+    if not np.isfinite(job.speech_dbfs):
+        raise HriEmoError(f"no speech was found in '{job.recording.bag}' to set noise against")
+    return AddNoise(job.noise, float(condition.value), job.speech_dbfs, job.seed)
+
+
+def _with_word_errors(replayer: Replayer, job: _Job, rate: float) -> ReplayRun:
+    bag, labelled = job.recording.bag, job.recording.labels
+    with AudioBag(bag, job.topic) as audio:
+        origin_ns = audio.origin_ns
+        labels = read_reference(audio, labelled, "", replayer.engine.labels) or []
+    if not any(label.text for label in labels):
+        raise HriEmoError(f"--wer needs labels with the words spoken in '{bag}'")
+    words = SpokenWords(labels, rate, job.seed)
+
+    def tell(record: Record) -> None:
+        if isinstance(record, SpeechChunk) and (record.last or record.endpoint):
+            start = (record.utterance_start_ns - origin_ns) * 1e-9
+            end = (record.stamp_ns - origin_ns) * 1e-9 + len(record.samples) / 16_000
+            words.utterance(start, end)
+
+    return replayer.run(bag, job.topic, labelled, record=tell, recogniser=words)
 
 
 def row_of(run: ReplayRun, condition: Condition | None) -> dict[str, Any]:

@@ -16,24 +16,21 @@ from typing import Any
 import numpy as np
 import optuna
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
 
 from hri_emo_ros import __version__
 from hri_emo_ros.asr import Recogniser, make_recogniser
 from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
+from hri_emo_ros.evaluation.labels import Recording
 from hri_emo_ros.evaluation.replay import Parameters, Replayer, ReplayRun
 from hri_emo_ros.evaluation.scores import FIGURES, Answers
 from hri_emo_ros.evaluation.tune_choices import Choice, declared
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import FloatArray, SignalQuality, Transcript
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A bag and its labels (None: its annotation topic)."""
-
-    bag: Path
-    labels: Path | None = None
 
 
 @dataclass
@@ -104,6 +101,7 @@ class Tuner:
         metric: one of `scores.FIGURES`.
         waiting_cost: how much of the metric a second from the end of speech to the state is worth;
             without it longer pauses and waits would always win.
+        storage: file or database URL through which processes search together; empty searches alone.
         test_share: share of the speakers kept for the test.
         seed: of the division and the search.
 
@@ -118,11 +116,13 @@ class Tuner:
         choices: Sequence[Choice],
         metric: str = "ua",
         waiting_cost: float = 0.02,
+        storage: str = "",
         test_share: float = 0.34,
         seed: int = 0,
     ) -> None:
         self._replayer, self._recordings, self._choices = replayer, recordings, choices
         self._metric, self._cost, self._seed = metric, waiting_cost, seed
+        self._storage = storage
         self._recogniser = self._remembering(replayer.recogniser)
         self._start = replayer.parameters
         self._before = self._answers(self._start)
@@ -145,9 +145,7 @@ class Tuner:
             done: called with (number of the trial, its score, the best so far).
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=self._seed)
-        )
+        study = self._study()
         present = self._present()
         study.enqueue_trial(present, skip_if_exists=True)
 
@@ -163,10 +161,36 @@ class Tuner:
             if done is not None and trial.value is not None:
                 done(trial.number + 1, trial.value, study.best_value)
 
-        study.optimize(objective, n_trials=trials, callbacks=[report])
+        # Those of all processes count.
+        enough = MaxTrialsCallback(trials, (TrialState.COMPLETE, TrialState.PRUNED))
+        study.optimize(objective, n_trials=trials, callbacks=[report, enough])
         best = {name: _rounded(value) for name, value in study.best_params.items()}
         after = self._answers(self._with(best))
         return self._result(best, present, after, trials)
+
+    def _study(self) -> optuna.Study:
+        """A search of its own, or the one of the storage that began with the same things."""
+        if not self._storage:
+            sampler = optuna.samplers.TPESampler(seed=self._seed)
+            return optuna.create_study(direction="maximize", sampler=sampler)
+        alike = (
+            self._start, self._choices, self._metric, self._cost, self._seed,
+            self._replayer.engine.model_id, [recording.bag.name for recording in self._recordings],
+        )  # fmt: skip
+        try:
+            storage: Any = self._storage
+            if "://" not in storage:
+                storage = JournalStorage(JournalFileBackend(storage))
+            return optuna.create_study(
+                study_name=f"hri-emo-{hashlib.sha256(repr(alike).encode()).hexdigest()[:16]}",
+                storage=storage,
+                load_if_exists=True,
+                direction="maximize",
+                # Without a seed, or all would try the same.
+                sampler=optuna.samplers.TPESampler(),
+            )
+        except Exception as error:  # Each database has its own.
+            raise HriEmoError(f"--storage '{self._storage}' cannot be used: {error}") from error
 
     def _result(
         self, best: dict[str, Value], present: dict[str, Value], after: _Heard, trials: int

@@ -147,7 +147,7 @@ def _by_speaker(
         )
     found.rows = rows
     encoder = SpeakerEncoder()
-    source = None if snr_db is None else noise_of(noise, found)
+    source = None if snr_db is None else noise_of(noise, found)(0)
     clips: dict[str, list[_Clip]] = {}
     for row in rows:
         assert row.path is not None
