@@ -29,7 +29,8 @@ from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.cli.dry_run import dry_run, random_encoder
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import collate
-from hri_emo_ros.model.bundle import load_bundle
+from hri_emo_ros.model.bundle import Bundle, load_bundle, save_bundle
+from hri_emo_ros.model.calibration import Calibration
 from hri_emo_ros.model.config import EncoderSpec
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.training.card import write_card
@@ -38,6 +39,7 @@ from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.optim import make_optimizer
 from hri_emo_ros.training.predictions import Predictions, intervals, scores_by_corpus
 from hri_emo_ros.training.recipe import OptimSection, Recipe, parse_recipe
+from hri_emo_ros.training.voices import VoiceStates
 
 VOICE = {
     "name": "voice",
@@ -179,6 +181,13 @@ def test_states_of_a_frozen_encoder_are_kept_and_are_those_of_the_clip(root, tmp
     np.testing.assert_allclose(versions[0], direct, atol=1e-2)
     assert states.statistics(item, 0)[:32] == pytest.approx(direct.mean(0), abs=1e-2)
     Trainer(recipe, root, tmp_path / "second", kept=tmp_path / "kept")
+    # The next stage gets the encoder out of a bundle, with weights of 16 bits, and finds the states too.
+    network = first.network
+    bundle = Bundle(network.model, None, Calibration.identity(len(recipe.model.labels)))
+    save_bundle(bundle, tmp_path / "kept_encoder")
+    encoder = load_bundle(tmp_path / "kept_encoder").model.audio_encoder
+    again = VoiceStates(tmp_path / "kept" / "states", encoder, states.listener, states._recipe, 2)
+    again.load(first.data.train, first.maker.version, True, lambda: None)
     assert files == {f: f.stat().st_mtime_ns for f in (tmp_path / "kept" / "states").rglob("*.npz")}
 
 

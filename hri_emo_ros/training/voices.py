@@ -25,6 +25,8 @@ from hri_emo_ros.training.augment import Condition, Listener, Seeds
 from hri_emo_ros.types import FloatArray
 
 HalfArray = npt.NDArray[np.float16]
+_NOT_TOLD = ("_name_or_path", "architectures", "dtype", "transformers_version")
+"""Where an encoder's configuration comes from, which does not change its states."""
 
 
 class VoiceStates:
@@ -47,13 +49,7 @@ class VoiceStates:
             listener,
             versions,
         )
-        digest = hashlib.sha256()
-        for name, value in encoder.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.cpu().numpy().tobytes())
-        # The configuration tells which states are given out; weights alone do not.
-        digest.update(json.dumps(encoder.model.config.to_diff_dict(), sort_keys=True).encode())
-        self._encoder_key, self._recipe = digest.hexdigest(), recipe
+        self._encoder_key, self._recipe = _encoder_key(encoder), recipe
         self._statistics: dict[tuple[str, int], HalfArray] = {}
         self._files: dict[tuple[str, int], Path] = {}
 
@@ -115,3 +111,18 @@ class VoiceStates:
     def statistics(self, item: Item, version: int) -> FloatArray:
         """[2 H] of a clip that was loaded; see `model.baseline.voice_statistics`."""
         return self._statistics[item.id, version].astype(np.float32)
+
+
+def _encoder_key(encoder: AudioEncoder) -> str:
+    """The same for an encoder and for what a stage's bundle makes of it, which has 16-bit weights."""
+    digest = hashlib.sha256()
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(
+            (value.half() if value.is_floating_point() else value).cpu().numpy().tobytes()
+        )
+    # The configuration tells which states are given out; weights alone do not.
+    config = encoder.model.config.to_diff_dict()
+    told = {name: value for name, value in config.items() if name not in _NOT_TOLD}
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    return digest.hexdigest()
