@@ -134,7 +134,8 @@ def export_bundle(path: str | Path, int8: bool = False) -> list[Path]:
     made: dict[Path, bytes] = {}
     for part, file in graph_files(bundle.document).items():
         graph = _traced(bundle.model, part)
-        _share_weights(graph, weights, int8)
+        # The head is a twentieth of the work.
+        _share_weights(graph, weights, int8 and part != "head")
         made[folder / file] = graph.SerializeToString()
     try:
         for target, content in made.items():
