@@ -112,3 +112,23 @@ def test_the_bench_starts_nodes_with_both_runtimes_in_turn(
     assert set(start["file_s"]) == set(start["utterance_ms"]) == {"onnx", "torch"}
     resident = {name: found["memory_mb"] for name, found in start["processes"].items()}
     assert resident["emotion_node, onnx"] < resident["emotion_node, torch"]  # 200 MB less
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(600)
+def test_the_bench_lets_one_emotion_node_hear_several_microphones(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rclpy")
+    from hri_emo_ros.evaluation import bench_streams
+
+    monkeypatch.setattr(bench_streams, "STREAMS", (1, 3))
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path,emotion\n{DATA / 'lj_LJ001-0008.flac'},neutral\n")
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "--part", "streams", "--manifest", str(manifest), "--json", str(out)]
+    assert main([*arguments, "--bundle", str(tiny_bundle)]) == 0
+    found = json.loads(out.read_text())["streams"]
+    assert [(row["streams"], row["utterances"]) for row in found["streams"]] == [(1, 1), (3, 3)]
+    assert all(row["finals_missing"] == 0 for row in found["streams"])
+    assert [row["utterances"] for row in found["batches"]] == [1, 3]

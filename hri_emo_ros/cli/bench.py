@@ -23,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="", help="model, instead of the shipped one")
     parser.add_argument("--tmp", type=Path, metavar="DIR", help="where recordings are made")
     parser.add_argument(
-        "--part", choices=("all", "start", "replay", "live", "gpu"), default="all",
+        "--part", choices=("all", "start", "replay", "live", "streams", "gpu"), default="all",
         help="start: how soon processes are there and what they hold; replay: speed and memory offline; "
-        "live: latency of the running nodes; gpu: one utterance on a CUDA device (%(default)s, without gpu)",
+        "live: latency of the running nodes; streams: one emotion_node for many microphones; gpu: one utterance on a "
+        "CUDA device (%(default)s, without gpu)",
     )  # fmt: skip
     parser.add_argument(
         "--rounds",
@@ -83,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
         from hri_emo_ros.evaluation.bench_live import bench_live
 
         result["live"] = bench_live(parameters, manifest, args.rounds, args.tmp, say)
+    if args.part in ("all", "streams"):
+        from hri_emo_ros.evaluation.bench_streams import bench_streams
+
+        result["streams"] = bench_streams(parameters, manifest, args.tmp, say)
     if args.json is not None:
         write_json(args.json, result)
     return 0

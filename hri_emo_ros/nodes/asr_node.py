@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hri_emo_msgs.msg import Speech
@@ -16,10 +16,20 @@ from hri_emo_ros.nodes import conversions, in_process, qos
 from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import STUCK, HriNode, run
+from hri_emo_ros.nodes.streams import Stream, Streams, speakers
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
 from hri_emo_ros.watched import WatchedRecogniser
 from hri_emo_ros.worker import Worker
+
+
+@dataclass
+class _Microphone(Stream):
+    words: EndpointRecogniser | None = None
+    collector: SpeechCollector = field(default_factory=SpeechCollector)
+    newest: Recognition | None = None
+    """The newest speech to be recognised; older speech of the same utterance is passed over."""
+    last_claim: tuple[str, int] = ("", 0)
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class _Job:
     """Speech that waits for the recogniser, or new parameter values."""
 
     speech: Recognition | None = None
+    microphone: _Microphone | None = None
     stream_id: str = ""
     frame_id: str = ""
     arrived: float = 0.0
@@ -45,10 +56,7 @@ class AsrNode(HriNode):
         self._recogniser: WatchedRecogniser | None = None
         self._worker: Worker[_Job] | None = None
         self._input: AdaptiveSubscription | None = None
-        self._collector = SpeechCollector()
-        self._newest: Recognition | None = None
-        """The newest speech to be recognised; older speech of the same utterance is passed over."""
-        self._last_claim = ("", 0)
+        self._streams: Streams[_Microphone] | None = None
         self._recognised = self._passed_over = self._rejected = 0
 
     def build(self, parameters: dict[str, Value]) -> None:
@@ -57,7 +65,11 @@ class AsrNode(HriNode):
             return
         self._recogniser = WatchedRecogniser(parameters, self._load, self.out_of_order)
         self.stuck_after = float(parameters["asr.timeout"]) + STUCK
-        self._words = EndpointRecogniser(self._recogniser)
+        recogniser = self._recogniser
+        self._streams = Streams(
+            lambda: _Microphone(words=EndpointRecogniser(recogniser)),
+            lambda: speakers(self._input) if self._input is not None else 1,
+        )
         self._publishes_words = bool(parameters["publish_transcript"])
         self._transcripts = self.create_lifecycle_publisher(
             TranscriptMsg, "transcript", qos.TRANSCRIPT
@@ -93,7 +105,8 @@ class AsrNode(HriNode):
         if self._input is not None:
             self._input.destroy()
             self._input = None
-        self._collector.clear()
+        for microphone in self._streams or ():
+            microphone.collector.clear()
         if self._worker is not None:
             self._worker.drain(self.patience)
 
@@ -106,7 +119,7 @@ class AsrNode(HriNode):
             del self._transcripts
         if self._recogniser is not None:
             self._recogniser.watched.close(self.patience)
-            self._recogniser = None
+            self._recogniser = self._streams = None
 
     def check_together(self, parameters: dict[str, Value]) -> None:
         if self._recogniser is not None:
@@ -120,8 +133,8 @@ class AsrNode(HriNode):
         return f": {self._recogniser.name if self._recogniser else 'no recogniser'}"
 
     def values(self) -> Mapping[str, object]:
-        recogniser = self._recogniser
-        if recogniser is None:
+        recogniser, streams = self._recogniser, self._streams
+        if recogniser is None or streams is None:
             return {"recogniser": "none"}
         return {
             "recogniser": recogniser.name,
@@ -130,27 +143,29 @@ class AsrNode(HriNode):
             "utterances recognised": self._recognised,
             "transcripts rejected": self._rejected,
             "provisional recognitions passed over": self._passed_over,
-            "utterances whose end was lost": self._collector.unclosed,
-            "late chunks": self._collector.late,
+            "microphones": sum(bool(m.stream_id) for m in streams),
+            "utterances whose end was lost": sum(m.collector.unclosed for m in streams),
+            "late chunks": sum(m.collector.late for m in streams),
             "utterances waiting": int(self._worker.waiting) if self._worker else 0,
         }
 
     def _on_speech(self, message: Speech) -> None:
-        if self.state != "active" or self._worker is None:
+        if self.state != "active" or self._worker is None or self._streams is None:
             return
         chunk = conversions.chunk_of(message)
+        microphone, _ = self._streams.of(message)
         utterance = (message.stream_id, chunk.utterance_id)
-        if utterance != self._last_claim:
-            self._last_claim = utterance
+        frame_id = message.header.frame_id
+        if utterance != microphone.last_claim:
+            microphone.last_claim = utterance
             taken = Transcript("", status=TranscriptStatus.NONE)
-            job = _Job(stream_id=message.stream_id, frame_id=message.header.frame_id)
+            job = _Job(stream_id=message.stream_id, frame_id=frame_id)
             self._publish(job, chunk, taken, final=False)
-        speech = self._collector.add(chunk, message.stream_id)
+        speech = microphone.collector.add(chunk, message.stream_id)
         if speech is not None:
-            self._newest = speech
-            self._worker.put(
-                _Job(speech, message.stream_id, message.header.frame_id, time.monotonic())
-            )
+            microphone.newest = speech
+            arrived = time.monotonic()
+            self._worker.put(_Job(speech, microphone, message.stream_id, frame_id, arrived))
 
     def _work(self, job: _Job) -> None:
         assert self._recogniser is not None
@@ -161,12 +176,14 @@ class AsrNode(HriNode):
             self.stuck_after = float(job.parameters["asr.timeout"]) + STUCK
             self._recogniser.configure(job.parameters)
             return
-        if not speech.final and speech is not self._newest:
+        assert job.microphone is not None
+        assert job.microphone.words is not None
+        if not speech.final and speech is not job.microphone.newest:
             self._passed_over += 1
             return
         queueing = time.monotonic() - job.arrived
         try:
-            transcript = self._words.recognise(speech)
+            transcript = job.microphone.words.recognise(speech)
         except Exception as error:
             transcript = _failed(self.failed("asr", error))
         if speech.final:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from std_msgs.msg import String
@@ -22,6 +25,7 @@ from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.hri_messages import hri_messages, language_field
 from hri_emo_ros.nodes.lifecycle import STUCK, HriNode, run
 from hri_emo_ros.nodes.listen_once import ListenOnceServer
+from hri_emo_ros.nodes.streams import Stream, Streams, speakers
 from hri_emo_ros.parameters import Value
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
 from hri_emo_ros.types import AbstainReason, Transcript
@@ -40,8 +44,20 @@ QUEUE = 4000
 """Messages that may wait while the model works: a quarter of an hour of speech."""
 
 
+@dataclass(kw_only=True)
+class _Microphone(Stream):
+    joiner: UtteranceJoiner
+    conversation: Conversation
+    clocks_apart: bool = True
+    """The audio's stamps are not of this node's clock."""
+
+
 class EmotionNode(HriNode):
     """`speech` and `transcript` in; states, their explanations and the conversation's tone out; `listen_once`.
+
+    Each microphone whose stream is heard has its own utterances, voices and conversation: nothing of one waits for
+    another's words. What lies ready is estimated one after the other, in order: a batch would take as long
+    (docs/performance.md).
 
     All waiting is on the computer's steady clock, whatever /clock says: a recogniser takes the same
     time however fast a recording is played.
@@ -49,17 +65,14 @@ class EmotionNode(HriNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("emotion_node", **options)
-        self._joiner: UtteranceJoiner | None = None
-        self._conversation: Conversation | None = None
+        self._streams: Streams[_Microphone] | None = None
         self._engine: WatchedEngine | None = None
         self._worker: Worker[Callable[[], None]] | None = None
         self._inputs: list[AdaptiveSubscription] = []
         self._words: AdaptiveSubscription | None = None
         self._forget: Any = None
-        self._stream = ""
-        self._frame = ""
-        self._clocks_apart = True
-        """The audio's stamps are not of this node's clock."""
+        self._words_come = True
+        """Somebody is there who may send words."""
         self._listeners = ListenOnceServer(self)
         self._handed_over = False
         """The words come from asr_node in this process; what it publishes has none."""
@@ -70,11 +83,9 @@ class EmotionNode(HriNode):
         source = str(parameters["transcript.source"])
         self._words_type = self._type_of_words(source)
         self._engine = WatchedEngine(parameters, self._load, self.out_of_order)
-        self._joiner = UtteranceJoiner(
-            self._engine, parameters, self._publish, encoder=self._engine
-        )
+        self._settings = parameters
+        self._streams = Streams(self._microphone, self._microphones, self._ended)
         self.stuck_after = 2.0 * float(parameters["model.timeout"]) + STUCK
-        self._conversation = Conversation(self._engine, parameters)
         self._publishes_words = bool(parameters["publish_transcript"])
         self._states = self.create_lifecycle_publisher(EmotionState, "emotion_state", qos.EMOTION)
         self._finals = self.create_lifecycle_publisher(EmotionState, "emotion_final", qos.LATEST)
@@ -97,8 +108,26 @@ class EmotionNode(HriNode):
             ),
             idle=self._tick,
             period=TICK,
-            asleep=lambda: self._joiner is None or not self._joiner.in_work,
+            asleep=lambda: not any(m.joiner.in_work for m in self._streams or ()),
         )
+
+    def _microphone(self) -> _Microphone:
+        """What is kept of one more microphone."""
+        assert self._engine is not None
+        settings = self._settings_of(first=self._streams is None)
+        joiner = UtteranceJoiner(self._engine, settings, lambda outcome: None, encoder=self._engine)
+        joiner.recogniser_present = self._words_come
+        microphone = _Microphone(joiner=joiner, conversation=Conversation(self._engine, settings))
+        joiner.emit = partial(self._publish, microphone)
+        return microphone
+
+    def _settings_of(self, first: bool) -> dict[str, Value]:
+        """Two would write over each other's profiles."""
+        return self._settings if first else {**self._settings, "voices.profiles": ""}
+
+    def _microphones(self) -> int:
+        """How many speech_nodes are to be heard."""
+        return speakers(self._inputs[0]) if self._inputs else 1
 
     def _load(self, parameters: Mapping[str, Any]) -> EmotionEngine:
         return self.on_device("model.device", parameters, make_engine)
@@ -146,8 +175,10 @@ class EmotionNode(HriNode):
 
     def _look_for_recogniser(self) -> None:
         """Words are not waited for where nobody can send any."""
-        if self._joiner is not None and self._words is not None:
-            self._joiner.recogniser_present = bool(self._words.publishers())
+        if self._streams is not None and self._words is not None:
+            self._words_come = bool(self._words.publishers())
+            for microphone in self._streams:
+                microphone.joiner.recogniser_present = self._words_come
 
     def close(self) -> None:
         if self._words is not None:
@@ -156,9 +187,8 @@ class EmotionNode(HriNode):
         for subscription in self._inputs:
             subscription.destroy()
         self._inputs, self._words = [], None
-        if self._worker is not None and self._joiner is not None:
-            joiner = self._joiner
-            self._worker.put(lambda: joiner.restart(time.monotonic()))
+        if self._worker is not None:
+            self._worker.put(self._end_all)
             self._worker.drain(self.patience)
         self._listeners.end("emotion_node was deactivated")
 
@@ -179,31 +209,35 @@ class EmotionNode(HriNode):
             if hasattr(self, name):
                 self.destroy_lifecycle_publisher(getattr(self, name))
                 delattr(self, name)
-        self._joiner = self._engine = self._conversation = None
+        self._streams = self._engine = None
 
     def changed(self, parameters: dict[str, Value]) -> None:
-        configured = (self._engine, self._joiner, self._conversation)
         if self._worker is not None:
-            self._worker.put(lambda: self._configure(configured, parameters))
+            self._worker.put(lambda: self._configure(parameters))
 
     def summary(self) -> str:
         engine = self._engine
         return f": model {engine.model_id} on {engine.device}, {engine.runtime}" if engine else ""
 
     def values(self) -> Mapping[str, object]:
-        joiner, engine = self._joiner, self._engine
-        if joiner is None or engine is None:
+        streams, engine = self._streams, self._engine
+        if streams is None or engine is None:
             return {}
+        joiners = [microphone.joiner for microphone in streams]
+        counters: Counter[str] = Counter()
+        for joiner in joiners:
+            counters.update(joiner.counters)
         return {
             "model": engine.model_id,
             "device": engine.device,
             "labels": ", ".join(engine.labels),
-            "utterances in work": joiner.in_work,
+            "microphones": sum(bool(microphone.stream_id) for microphone in streams),
+            "utterances in work": sum(joiner.in_work for joiner in joiners),
             "goals of listen_once waiting": self._listeners.waiting,
             "messages waiting": int(self._worker.waiting) if self._worker else 0,
-            "voices known": len(joiner.voices.names) if joiner.voices else 0,
+            "voices known": sum(len(joiner.voices.names) for joiner in joiners if joiner.voices),
             **engine.watched.counters,
-            **joiner.counters,
+            **counters,
         }
 
     # -- callbacks: append only -----------------------------------------------------------------
@@ -228,17 +262,17 @@ class EmotionNode(HriNode):
     def _on_forget(
         self, request: ForgetVoices.Request, response: ForgetVoices.Response
     ) -> ForgetVoices.Response:
-        joiner, worker = self._joiner, self._worker
-        if joiner is None or worker is None:
+        streams, worker = self._streams, self._worker
+        if streams is None or worker is None:
             response.message = "emotion_node is not configured and knows no voices"
             return response
         done = threading.Event()
 
         def forget() -> None:
             try:
-                response.forgotten = joiner.forget_voices(request.voice_id)
-                if self._conversation is not None:
-                    self._conversation.forget(request.voice_id)
+                for microphone in streams:
+                    response.forgotten += microphone.joiner.forget_voices(request.voice_id)
+                    microphone.conversation.forget(request.voice_id)
                 response.success = response.forgotten > 0 or not request.voice_id
                 what = f"voice '{request.voice_id}' is not known; " if not response.success else ""
                 response.message = f"{what}{response.forgotten} voice(s) forgotten"
@@ -264,13 +298,18 @@ class EmotionNode(HriNode):
 
     # -- in the worker's thread -----------------------------------------------------------------
 
+    def _end_all(self) -> None:
+        for microphone in self._streams or ():
+            microphone.joiner.restart(time.monotonic())
+
+    def _ended(self, microphone: _Microphone) -> None:
+        microphone.joiner.restart(time.monotonic())
+        microphone.conversation.clear()
+
     def _take_speech(self, message: Speech, arrived: float) -> None:
-        assert self._joiner is not None
-        if message.stream_id != self._stream:
-            self._joiner.restart(time.monotonic())
-            self._stream = message.stream_id
-            if self._conversation is not None:
-                self._conversation.clear()
+        assert self._streams is not None
+        microphone, new = self._streams.of(message)
+        if new:
             if message.utterance_id > 1:
                 self.diagnostics.count(
                     "utterances before this node listened", message.utterance_id - 1
@@ -279,17 +318,16 @@ class EmotionNode(HriNode):
                     f"{message.utterance_id - 1} utterance(s) of this stream were heard before "
                     "emotion_node listened"
                 )
-            if self._announced is not None and self._announced.stream_id == self._stream:
+            if self._announced is not None and self._announced.stream_id == message.stream_id:
                 self._take_transcript(self._announced, arrived)
             self._announced = None
-        self._frame = message.header.frame_id
         behind_ns = self.get_clock().now().nanoseconds - conversions.to_ns(message.header.stamp)
-        self._clocks_apart = not -CLOCK_TOLERANCE <= behind_ns * 1e-9 <= CLOCK_TOLERANCE
-        self._joiner.speech(conversions.chunk_of(message), time.monotonic(), arrived)
+        microphone.clocks_apart = not -CLOCK_TOLERANCE <= behind_ns * 1e-9 <= CLOCK_TOLERANCE
+        microphone.joiner.speech(conversions.chunk_of(message), time.monotonic(), arrived)
 
     def _take_transcript(self, message: TranscriptMsg, arrived: float) -> None:
-        assert self._joiner is not None
-        if message.stream_id and message.stream_id != self._stream:
+        assert self._streams is not None
+        if message.stream_id and self._streams.get(message.stream_id) is None:
             if message.status == TranscriptMsg.STATUS_NONE:
                 self._announced = message
             else:
@@ -301,6 +339,7 @@ class EmotionNode(HriNode):
             message.stage == TranscriptMsg.STAGE_FINAL,
             message.utterance_id or None,
             conversions.to_ns(message.header.stamp),
+            message.stream_id,
         )
 
     def _take_string(self, message: String, arrived: float) -> None:
@@ -317,15 +356,26 @@ class EmotionNode(HriNode):
         final: bool = True,
         utterance_id: int | None = None,
         spoken_ns: int = 0,
+        stream_id: str = "",
     ) -> None:
-        assert self._joiner is not None
+        assert self._streams is not None
+        microphone = self._streams.get(stream_id)
+        if microphone is None:
+            self.diagnostics.failure(
+                "words of nobody",
+                "words that name no stream are dropped while several microphones are heard: nobody can tell "
+                "whose they are; publish hri_emo_msgs/Transcript with stream_id (transcript.source: transcript)",
+                Level.WARN,
+            )
+            return
+        joiner = microphone.joiner
         # A recogniser that names no utterance may stamp its words by another clock than the audio's.
-        spoken = spoken_ns if spoken_ns and not self._clocks_apart else None
-        late = self._joiner.counters["late_transcripts"]
-        self._joiner.transcript(
+        spoken = spoken_ns if spoken_ns and not microphone.clocks_apart else None
+        late = joiner.counters["late_transcripts"]
+        joiner.transcript(
             utterance_id, words, time.monotonic(), arrived, final=final, spoken_ns=spoken
         )
-        if self._joiner.counters["late_transcripts"] > late:
+        if joiner.counters["late_transcripts"] > late:
             advice = (
                 "" if utterance_id else "; a recogniser that hears no words is to send empty ones"
             )
@@ -337,38 +387,49 @@ class EmotionNode(HriNode):
             )
 
     def _tick(self) -> None:
-        if self._joiner is not None:
-            self._joiner.tick(time.monotonic())
-            self.diagnostics.condition(
-                "words",
-                Level.WARN if self._joiner.recogniser_silent else Level.OK,
-                "the recogniser sends no words: the voice alone speaks until it does",
-            )
+        joiners = [microphone.joiner for microphone in self._streams or ()]
+        for joiner in joiners:
+            joiner.tick(time.monotonic())
+        self.diagnostics.condition(
+            "words",
+            Level.WARN if any(joiner.recogniser_silent for joiner in joiners) else Level.OK,
+            "the recogniser sends no words: the voice alone speaks until it does",
+        )
+        self.diagnostics.condition(
+            "profiles",
+            Level.WARN if self._settings["voices.profiles"] and len(joiners) > 1 else Level.OK,
+            "voices.profiles keeps the voices of the microphone that was heard first, not of the others",
+        )
 
-    def _configure(self, parts: Iterable[Any], parameters: dict[str, Value]) -> None:
+    def _configure(self, parameters: dict[str, Value]) -> None:
+        if self._streams is None or self._engine is None:
+            return
         self.stuck_after = 2.0 * float(parameters["model.timeout"]) + STUCK
-        for part in parts:
-            part.configure(parameters)
+        self._settings = parameters
+        self._engine.configure(parameters)
+        for number, microphone in enumerate(self._streams):
+            settings = self._settings_of(first=number == 0)
+            microphone.joiner.configure(settings)
+            microphone.conversation.configure(settings)
 
-    def _publish(self, outcome: Outcome) -> None:
+    def _publish(self, microphone: _Microphone, outcome: Outcome) -> None:
         if outcome.estimate.abstain_reason is AbstainReason.ERROR:
             self.diagnostics.failure(
                 "estimate", f"utterance {outcome.utterance_id}: {outcome.error}"
             )
-        place, words = (self._stream, self._frame), self._publishes_words
-        message = conversions.state_message(outcome, *place, words)
+        source, words = (microphone.stream_id, microphone.frame_id), self._publishes_words
+        message = conversions.state_message(outcome, *source, words)
         self._states.publish(message)
         self._listeners.state(message)
         if outcome.stage == "final":
             self._finals.publish(message)
-            if self._conversation is not None:
-                tone = self._conversation.hear(outcome)
-                self._tones.publish(conversions.conversation_message(tone, *place))
+            tone = microphone.conversation.hear(outcome)
+            self._tones.publish(conversions.conversation_message(tone, *source))
             self.console(from_message(message).sentence)
         found = outcome.estimate.explanation
         if found is not None:
             self._explanations.publish(
-                conversions.explanation_message(outcome, found, *place, words)
+                conversions.explanation_message(outcome, found, *source, words)
             )
 
 

@@ -19,15 +19,15 @@ from hri_emo_ros.nodes.lifecycle import HriNode
 
 LONGEST = 3600.0
 """Seconds that a goal may ask for."""
-Utterance = tuple[str, int]
-"""(stream_id, utterance_id)."""
+Newest = dict[str, int]
+"""stream_id -> utterance_id."""
 
 
 @dataclass(eq=False)
 class _Goal:
     handle: ServerGoalHandle[Any, Any, Any]
-    passed_over: Utterance
-    """The newest utterance that had ended before the goal came: its final state is no answer."""
+    passed_over: Newest
+    """The newest utterances that had ended before the goal came: their final states are no answer."""
     timer: Any = None
     overdue: bool = False
     """The time is up, and somebody still speaks or is still being estimated."""
@@ -45,11 +45,11 @@ class ListenOnceServer:
     def __init__(self, node: HriNode) -> None:
         self._node = node
         self._goals: list[_Goal] = []
-        self._newest: Utterance = ("", 0)
+        self._newest: Newest = {}
         """Heard last."""
-        self._ended: Utterance = ("", 0)
+        self._ended: Newest = {}
         """Whose end was heard last."""
-        self._final: Utterance = ("", 0)
+        self._final: Newest = {}
         """Whose final state came last."""
         self._states: deque[EmotionState] = deque()
         self._lock = threading.Lock()
@@ -77,9 +77,9 @@ class ListenOnceServer:
 
     def speech(self, message: Speech) -> None:
         """A chunk was heard."""
-        self._newest = (message.stream_id, message.utterance_id)
+        self._newest[message.stream_id] = message.utterance_id
         if message.last:
-            self._ended = self._newest
+            self._ended[message.stream_id] = message.utterance_id
 
     def state(self, message: EmotionState) -> None:
         """A state was published; may be called in any thread."""
@@ -92,12 +92,12 @@ class ListenOnceServer:
         while self._states:
             with self._lock:
                 message = self._states.popleft()
-            utterance = (message.stream_id, message.utterance_id)
+            stream, utterance = message.stream_id, message.utterance_id
             final = message.stage == EmotionState.STAGE_FINAL
             if final:
-                self._final = utterance
+                self._final[stream] = utterance
             for goal in list(self._goals):
-                if not _after(utterance, goal.passed_over):
+                if utterance <= goal.passed_over.get(stream, 0):
                     continue
                 if final:
                     self._finish(goal, ListenOnce.Result(heard=True, state=message))
@@ -111,6 +111,8 @@ class ListenOnceServer:
         self.deliver()
         for goal in list(self._goals):
             self._finish(goal, ListenOnce.Result(message=why), ServerGoalHandle.abort)
+        for newest in (self._newest, self._ended, self._final):
+            newest.clear()
 
     def _asked(self, request: ListenOnce.Goal) -> GoalResponse:
         if self._node.state != "active":
@@ -125,7 +127,7 @@ class ListenOnceServer:
         return GoalResponse.ACCEPT
 
     def _accepted(self, handle: ServerGoalHandle[Any, Any, Any]) -> None:
-        goal = _Goal(handle, self._ended)
+        goal = _Goal(handle, dict(self._ended))
         # Steady: a person waits no longer because simulated time stands still.
         goal.timer = self._node.create_timer(
             handle.request.timeout,
@@ -136,7 +138,10 @@ class ListenOnceServer:
 
     def _speaking(self, goal: _Goal) -> bool:
         """An utterance that answers the goal has begun and has no final state yet."""
-        return self._newest != self._final and _after(self._newest, goal.passed_over)
+        return any(
+            utterance > max(self._final.get(stream, 0), goal.passed_over.get(stream, 0))
+            for stream, utterance in self._newest.items()
+        )
 
     def _time_is_up(self, goal: _Goal) -> None:
         if goal.timer is not None:
@@ -169,8 +174,3 @@ class ListenOnceServer:
 
         # In a task of the executor's next turn: a cancellation has become one by then.
         goal.handle.execute(answer)
-
-
-def _after(utterance: Utterance, other: Utterance) -> bool:
-    """Later in the stream, or of another stream."""
-    return utterance[0] != other[0] or utterance[1] > other[1]
