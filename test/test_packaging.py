@@ -183,7 +183,11 @@ def sources() -> list[Path]:
         for path in (Path(folder, name) for name in sorted(names)):
             if path.name == "package.xml" or path.is_symlink():
                 continue
-            known = path.suffix in SOURCES or path.name in ("CMakeLists.txt", "Makefile")
+            known = path.suffix in SOURCES or path.name in (
+                "CMakeLists.txt",
+                "Dockerfile",
+                "Makefile",
+            )
             if known or path.read_bytes()[:2] == b"#!":
                 found.append(path)
     return found
