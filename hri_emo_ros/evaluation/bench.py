@@ -30,7 +30,7 @@ from hri_emo_ros.voices.memory import VoiceMemory
 _FRAME = 512
 TARGET_SPEED = 60.0
 """x real time on two cores, without a recogniser."""
-TARGET_MEMORY = 1024.0
+TARGET_MEMORY = 600.0
 """MB, whatever the length of the bag."""
 _REPEATS = 3
 LENGTHS = (1.0, 3.0, 10.0, 30.0, 60.0)
