@@ -61,7 +61,7 @@ def sent() -> list[Path]:
         return answer
 
     tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     ).stdout.splitlines()  # fmt: skip
     if not tracked:
