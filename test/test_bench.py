@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_config
 
 from hri_emo_ros.cli.main import main
+from hri_emo_ros.model.batch import ModelBatch
+from hri_emo_ros.model.runtime import Encoded
 
 DATA = Path(__file__).parent / "data"
 
@@ -132,3 +135,41 @@ def test_the_bench_lets_one_emotion_node_hear_several_microphones(
     assert [(row["streams"], row["utterances"]) for row in found["streams"]] == [(1, 1), (3, 3)]
     assert all(row["finals_missing"] == 0 for row in found["streams"])
     assert [row["utterances"] for row in found["batches"]] == [1, 3]
+
+
+def test_the_bench_exports_random_encoders_and_reckons_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe's own network, but for its size."""
+    from hri_emo_ros.cli import dry_run
+    from hri_emo_ros.evaluation import bench_encoders
+    from hri_emo_ros.model.torch_runtime import TorchRuntime
+
+    heard: list[float] = []
+    encode = TorchRuntime.voice
+
+    def voice(runtime: TorchRuntime, batch: ModelBatch) -> Encoded:
+        heard.append(batch.waveform.shape[1] / 16_000)
+        return encode(runtime, batch)
+
+    monkeypatch.setattr(TorchRuntime, "voice", voice)
+    tiny = tiny_config(audio="wavlm", text="roberta")
+    monkeypatch.setattr(dry_run, "random_network", lambda config: tiny)
+    monkeypatch.setattr(bench_encoders, "LENGTHS", (1.0,))
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"path,emotion,text\n{DATA / 'lj_LJ001-0008.flac'},neutral,in being\n")
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "--part", "encoders", "--rounds", "2", "--manifest", str(manifest)]
+    assert main([*arguments, "--tmp", str(tmp_path), "--json", str(out)]) == 0
+    # A warm-up, a length and the padded clip, each of them encoded every time.
+    assert heard == [1.0, 1.0, 1.0, 10.0, 10.0]
+    found = json.loads(out.read_text())["encoders"]
+    kinds = {"torch", "onnx", "onnx, int8"}
+    assert all(set(row) == {"seconds", *kinds} for row in found["by_length"])
+    answer = found["answer"]
+    assert answer.pop("reference, torch")["ratio"] == 1.0
+    assert set(answer) == kinds - {"torch"}
+    for row in answer.values():
+        assert row["after_pause_s"] >= 0  # Not before the pause is over.
+        assert row["after_speech_s"] == pytest.approx(row["after_pause_s"] + 0.6)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -21,7 +21,7 @@ from hri_emo_ros.data.manifest import demo_manifest
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.bundle import GRAPH_FILES, load_bundle, save_bundle
-from hri_emo_ros.model.config import ContextConfig
+from hri_emo_ros.model.config import ContextConfig, ModelConfig
 from hri_emo_ros.model.export import export_bundle
 from hri_emo_ros.types import SignalQuality, Transcript
 from hri_emo_ros.voices.baseline import BaselineConfig, Heard
@@ -32,6 +32,15 @@ NEW = {
     "voice_components": (6, 12),
     "context": ContextConfig(turns=2, turn_tokens=6, max_tokens=32),
 }
+
+
+def mixed(audio: str, text: str) -> ModelConfig:
+    """The encoders' layers summed with learned weights, as in config/train/wavlm_roberta.yaml."""
+    config = tiny_config(audio=audio, text=text)
+    spec = config.audio.model_copy(update={"layer_weighted_sum": True})
+    return config.model_copy(update={"audio": spec})
+
+
 KINDS = {
     "compact": tiny_config(),
     "relative": tiny_config(text="bert", **NEW),
@@ -41,6 +50,7 @@ KINDS = {
     "voice alone": tiny_config("audio_only", **NEW),
     "words alone": tiny_config("text_only"),
     "wavlm": tiny_config(audio="wavlm", text="roberta"),
+    "wavlm, its layers mixed": mixed("wavlm", "roberta"),
     "hubert": tiny_config(audio="hubert"),
     "wav2vec2": tiny_config("audio_only", audio="wav2vec2"),
 }

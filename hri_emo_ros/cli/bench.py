@@ -23,18 +23,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="", help="model, instead of the shipped one")
     parser.add_argument("--tmp", type=Path, metavar="DIR", help="where recordings are made")
     parser.add_argument(
-        "--part", choices=("all", "start", "replay", "live", "streams", "gpu"), default="all",
+        "--part", choices=("all", "start", "replay", "live", "streams", "encoders", "gpu"), default="all",
         help="start: how soon processes are there and what they hold; replay: speed and memory offline; "
-        "live: latency of the running nodes; streams: one emotion_node for many microphones; gpu: one utterance on a "
-        "CUDA device (%(default)s, without gpu)",
+        "live: latency of the running nodes; streams: one emotion_node for many microphones; encoders: WavLM and "
+        "RoBERTa of the base size with random weights; gpu: one utterance on a CUDA device (%(default)s, without the "
+        "last two)",
     )  # fmt: skip
     parser.add_argument(
         "--rounds",
         type=int,
         default=3,
-        help="of the parts start (ONNX Runtime and torch in turn) and live (nodes and reference in turn)",
+        help="of the parts start and encoders (ONNX Runtime and torch in turn) and live (nodes and reference in turn)",
     )
-    parser.add_argument("--asr", default="", help="recogniser of the live part (asr.backend)")
+    parser.add_argument("--asr", default="", help="recogniser (asr.backend)")
+    parser.add_argument(
+        "--recipe", type=Path, default=Path("config/train/wavlm_roberta.yaml"), metavar="FILE.yaml",
+        help="the part encoders takes the network of its last stage (%(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures; - prints them"
     )
@@ -88,6 +93,15 @@ def run(args: argparse.Namespace) -> int:
         from hri_emo_ros.evaluation.bench_streams import bench_streams
 
         result["streams"] = bench_streams(parameters, manifest, args.tmp, say)
+    if args.part == "encoders":
+        from hri_emo_ros.cli.dry_run import random_network
+        from hri_emo_ros.evaluation.bench_encoders import bench_encoders
+        from hri_emo_ros.training.recipe import load_recipes
+
+        network = random_network(load_recipes(args.recipe)[-1].model)
+        result["encoders"] = bench_encoders(
+            network, parameters, manifest, args.rounds, args.tmp, say
+        )
     if args.json is not None:
         write_json(args.json, result)
     return 0

@@ -92,13 +92,16 @@ def random_encoder(spec: EncoderSpec, modality: str) -> EncoderSpec:
     return spec.model_copy(update={"name": "", "config": _KNOWN[spec.name]})
 
 
+def random_network(config: ModelConfig) -> ModelConfig:
+    """`config` with both encoders as in `random_encoder`."""
+    encoders = {part: random_encoder(getattr(config, part), part) for part in ("audio", "text")}
+    return config.model_copy(update=encoders)
+
+
 def dry_run(recipe: Recipe, audio_seconds: float = _SECONDS) -> DryRun:
     """Build the network and take two whole training steps on made-up input."""
-    encoders = {
-        part: random_encoder(getattr(recipe.model, part), part) for part in ("audio", "text")
-    }
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = EmotionModel(recipe.model.model_copy(update=encoders), seed=recipe.seed)
+    model = EmotionModel(random_network(recipe.model), seed=recipe.seed)
     module = TrainingModule(model, recipe.loss).to(device).train()
     optimizer = make_optimizer(module, {"model.audio_encoder", "model.text_encoder"}, recipe.optim)
     average = Average(module, recipe.optim.ema) if recipe.optim.ema else None
