@@ -14,12 +14,14 @@ PYTHON3 ?= python3
 # More arguments for the command behind a target: make test ARGS="-k messages", make demo ARGS="--help".
 ARGS ?=
 
-.PHONY: help demo test lint format bench core evaluation dev clean distclean
+.PHONY: help demo test lint format bench fuzz soak core evaluation dev clean distclean
 
 help:
 	@echo "make demo    play the demo recording through the real nodes and show what they say"
 	@echo "make test    check style and types, run the tests"
 	@echo "make bench   measure speed and memory"
+	@echo "make fuzz    mutated messages, parameters, recordings, bundles: the long run of test/test_fuzz.py"
+	@echo "make soak    24 h of conversation through the nodes, as fast as they take it"
 	@echo "make lint    style and types only"
 	@echo "make format  put the code in order"
 	@echo "make clean   remove what builds and runs left (make distclean: and .venv)"
@@ -38,6 +40,12 @@ demo: core
 
 bench: evaluation
 	@$(bin)/hri-emo bench $(ARGS)
+
+fuzz: dev
+	@$(py) tools/fuzz $(ARGS)
+
+soak: dev
+	@$(py) tools/soak $(ARGS)
 
 lint: dev
 	@$(py) -m ruff check .

@@ -404,6 +404,11 @@ class EmotionEngine:
         p = probabilities(calibrated.logits, objective)
         weights = modality_weights(calibrated, objective)
         overall, each = weights.audio, weights.audio_per_emotion
+        if not (np.isfinite(p).all() and np.isfinite(each).all()):
+            raise HriEmoError(
+                f"model '{self.model_id}' computes no numbers (NaN) for this utterance: its weights are broken "
+                "(parameter 'model.bundle')"
+            )
         thresholds = np.asarray(self.thresholds, dtype=np.float32)
         speech = self._speech(answer)
         estimates = []

@@ -221,7 +221,7 @@ class WatchedRecogniser:
     def __init__(
         self,
         parameters: Mapping[str, Any],
-        make: Callable[[Mapping[str, Any]], LoadedRecogniser],
+        make: Callable[[Mapping[str, Any]], LoadedRecogniser | None],
         said: Callable[[str], None] = _say_nothing,
     ) -> None:
         self._parameters, self._make = parameters, make
@@ -233,6 +233,7 @@ class WatchedRecogniser:
 
     def _load(self) -> LoadedRecogniser:
         recogniser = self._make(self._parameters)
+        assert recogniser is not None  # Whoever wants none watches none.
         recogniser.warm_up()
         self.name, self.device, self.check = recogniser.name, recogniser.device, recogniser.check
         return recogniser

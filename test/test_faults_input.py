@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +357,7 @@ class FakeSound:
                     callback(data[start : start + blocksize], blocksize, None, None)
 
             def close(self) -> None:
-                pass
+                threading.Event().wait()  # PortAudio may never return from a device that is gone.
 
         return Stream()
 
@@ -389,3 +390,22 @@ def test_a_channel_is_the_same_in_listen_and_its_faults_are_said(
     assert captured.err.index("digital silence") < captured.err.index("works again")
     assert "given nothing for 3 s: was it unplugged?" in captured.err
     assert captured.out.count("voice 1.00") == 1  # One final state.
+
+
+@pytest.mark.fault(
+    "sound", "`hri-emo listen` on a machine that is too slow: sound is lost here or in the device",
+    does="keep its place in time as a gap, which is filled with silence; end as ever",
+    shows="a line on stderr at the first loss, the sum at the end",
+)  # fmt: skip
+def test_listen_says_what_is_lost(
+    tiny_bundle: Path, recording: FloatArray, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    quiet = np.random.default_rng(0).normal(0.0, 1e-3, 520 * 320)
+    # 500 blocks of 20 ms find room; 20 and what follows do not.
+    device = FakeSound(np.stack([quiet, quiet], axis=1))
+    monkeypatch.setattr("hri_emo_ros.audio.sources.import_sounddevice", lambda: device)
+    assert main(["listen", "--bundle", str(tiny_bundle), "--asr", "none"]) == 2
+    said = capsys.readouterr().err
+    assert "sound is lost: this machine is too slow" in said
+    assert "lost: 0.40 s of sound here" in said

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ class Source(Protocol):
     channels: int
     live: bool
     """Blocks come when the sound does; otherwise as fast as they are asked for."""
+    position: int
+    """Frames from the beginning to the block that came last, those that were lost with them."""
 
     def blocks(self) -> Iterator[Block]: ...
 
@@ -73,6 +76,7 @@ class FileSource:
         self.channels = channels or int(infos[0].channels)
         self._frames = max(1, round(self.sample_rate * chunk_ms / 1000))
         self._gap, self._loop = gap, loop
+        self.position = 0
 
     def blocks(self) -> Iterator[Block]:
         """Full blocks throughout; the last one is filled up with silence."""
@@ -84,6 +88,7 @@ class FileSource:
                 whole = len(rest) // self._frames * self._frames
                 for start in range(0, whole, self._frames):
                     yield rest[start : start + self._frames]
+                    self.position += self._frames
                 rest = rest[whole:]
             if not self._loop:
                 break
@@ -124,9 +129,13 @@ class MicrophoneSource:
         chosen: int | str | None = int(device) if device.isdigit() else device
         if device == "default":
             chosen = None
-        self._queue: queue.Queue[Block] = queue.Queue(maxsize=500)
+        self._queue: queue.Queue[tuple[int, Block]] = queue.Queue(maxsize=500)
+        self._given = 0
+        self.position = 0
         self.lost = 0
-        """Blocks that nobody fetched in time."""
+        """Frames that nobody fetched in time."""
+        self.overflows = 0
+        """How often the device lost some before they came here, by its own account."""
         try:
             info: Any = sounddevice.query_devices(chosen, "input")
             self.sample_rate = sample_rate or int(info["default_samplerate"])
@@ -157,8 +166,9 @@ class MicrophoneSource:
         heard = time.monotonic()
         while self._open:
             try:
-                yield self._queue.get(timeout=0.2)
+                self.position, block = self._queue.get(timeout=0.2)
                 heard = time.monotonic()
+                yield block
             except queue.Empty:
                 if time.monotonic() - heard >= STALL:
                     raise HriEmoError(
@@ -167,13 +177,18 @@ class MicrophoneSource:
 
     def close(self) -> None:
         self._open = False
-        self._stream.close()
+        # PortAudio may wait for a device that is gone for ever.
+        closing = threading.Thread(target=self._stream.close, daemon=True)
+        closing.start()
+        closing.join(1.0)
 
     def _take(self, data: Block, frames: int, time: Any, status: Any) -> None:
+        self.overflows += bool(status and status.input_overflow)
         try:
-            self._queue.put_nowait(data.copy())
+            self._queue.put_nowait((self._given, data.copy()))
         except queue.Full:
-            self.lost += 1
+            self.lost += frames
+        self._given += frames
 
 
 def import_sounddevice() -> Any:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import queue
 import sys
-import threading
 import time
 from collections import deque
 
@@ -20,10 +19,13 @@ from hri_emo_ros.audio.pcm import PcmFormat
 from hri_emo_ros.audio.sources import Block, MicrophoneSource
 from hri_emo_ros.cli.file import add_pipeline_arguments, pipeline_parameters
 from hri_emo_ros.engine import make_engine
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.pipeline import Outcome, UtteranceJoiner
 from hri_emo_ros.types import SpeechChunk, Transcript, TranscriptStatus
 from hri_emo_ros.view.shown import Shown, from_outcome
 from hri_emo_ros.view.terminal import screen
+from hri_emo_ros.watched import WatchedEngine, WatchedRecogniser
+from hri_emo_ros.worker import Worker
 
 _SHOWN = 50
 """Final states kept for the screen."""
@@ -47,15 +49,18 @@ def run(args: argparse.Namespace) -> int:
     channels = max(1, int(values["speech_node"]["audio.channel"]) + 1)
     microphone = MicrophoneSource(args.device, sample_rate=0, channels=channels, chunk_ms=20)
     try:
-        engine = make_engine(values["emotion_node"])
-        engine.warm_up()
-        recogniser = make_recogniser(values["asr_node"])
+        engine = WatchedEngine(values["emotion_node"], make_engine, _say)
+        words = None
+        if values["asr_node"]["asr.backend"] != "none":
+            recogniser = WatchedRecogniser(values["asr_node"], make_recogniser, _say)
+            words = _Words(recogniser, int(values["asr_node"]["asr.queue"]))
         view = _View(live=sys.stdout.isatty())
-        joiner = UtteranceJoiner(engine, values["emotion_node"], view.take)
+        joiner = UtteranceJoiner(engine, values["emotion_node"], view.take, encoder=engine)
+        joiner.recogniser_present = words is not None
         front_end = AudioFrontEnd(values["speech_node"])
         front_end.set_format(PcmFormat(microphone.sample_rate, microphone.channels, "S16LE"))
         with view:
-            _listen(microphone, front_end, joiner, recogniser, view, args.seconds)
+            _listen(microphone, front_end, joiner, words, view, args.seconds)
     except KeyboardInterrupt:
         print()
     finally:
@@ -63,67 +68,98 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say(problem: str) -> None:
+    if problem:
+        print(problem, file=sys.stderr)
+
+
 def _listen(
     microphone: MicrophoneSource,
     front_end: AudioFrontEnd,
     joiner: UtteranceJoiner,
-    recogniser: Recogniser | None,
+    words: _Words | None,
     view: _View,
     seconds: float,
 ) -> None:
     begin = time.monotonic()
     start_ns = time.time_ns()
-    words = _Words(recogniser)
-    taken = 0
     fault = ""
+    lost = overflows = 0
+
+    def hear(chunks: list[SpeechChunk]) -> None:
+        for chunk in chunks:
+            joiner.speech(chunk, time.monotonic())
+            if words is not None:
+                words.speech(chunk)
+
+    def go_on() -> None:
+        for due, transcript in words.ready() if words is not None else ():
+            joiner.transcript(due.chunk.utterance_id, transcript, time.monotonic(), final=due.final)
+        joiner.tick(time.monotonic())
+
     try:
         for block in microphone.blocks():
-            now = time.monotonic()
-            stamp = start_ns + round(taken / microphone.sample_rate * 1e9)
-            taken += len(block)
-            for chunk in front_end.push(_bytes(block), stamp):
-                joiner.speech(chunk, now)
-                words.speech(chunk)
-            for due, transcript in words.ready():
-                joiner.transcript(
-                    due.chunk.utterance_id, transcript, time.monotonic(), final=due.final
-                )
-            joiner.tick(time.monotonic())
+            # Sound that was lost is a gap in time, which the front end fills and counts.
+            heard = microphone.position / microphone.sample_rate
+            hear(front_end.push(_bytes(block), start_ns + round(heard * 1e9)))
+            go_on()
             if front_end.input.text != fault:
                 fault = front_end.input.text
                 print(fault or "the microphone works again", file=sys.stderr)
-            view.show(taken / microphone.sample_rate)
-            if seconds and now - begin >= seconds:
+            if (microphone.lost, microphone.overflows) != (lost, overflows):
+                if not lost and not overflows:
+                    print("sound is lost: this machine is too slow for it", file=sys.stderr)
+                lost, overflows = microphone.lost, microphone.overflows
+            view.show(heard)
+            if seconds and time.monotonic() - begin >= seconds:
                 break
     finally:
-        for chunk in front_end.flush():
-            joiner.speech(chunk, time.monotonic())
+        hear(front_end.flush())
+        while joiner.in_work:  # At most `final.hold`: then the voice alone speaks.
+            go_on()
+            time.sleep(0.02)
         joiner.flush(time.monotonic())
-        if microphone.lost:
+        if lost or overflows:
             print(
-                f"{microphone.lost} blocks of 20 ms were lost: this machine is too slow for them",
+                f"lost: {lost / microphone.sample_rate:.2f} s of sound here, and some {overflows} times in the "
+                "device; states of utterances with gaps say so",
+                file=sys.stderr,
+            )
+        if words is not None and words.dropped:
+            print(
+                f"{words.dropped} utterances passed without words: asr.queue was full",
                 file=sys.stderr,
             )
 
 
 class _Words:
-    """Recognises in a thread of its own, so that listening goes on meanwhile."""
+    """Recognises in a thread of its own, so that listening goes on meanwhile.
 
-    def __init__(self, recogniser: Recogniser | None) -> None:
+    Args:
+        most: recognitions that may wait; provisional ones go first.
+    """
+
+    def __init__(self, recogniser: Recogniser, most: int) -> None:
         self._collector = SpeechCollector()
-        self._jobs: queue.Queue[Recognition] = queue.Queue()
-        self._done: queue.Queue[tuple[Recognition, Transcript]] = queue.Queue()
+        self._done: queue.SimpleQueue[tuple[Recognition, Transcript]] = queue.SimpleQueue()
         self._newest: Recognition | None = None
-        self._listening = recogniser is not None
-        if recogniser is not None:
-            words = EndpointRecogniser(recogniser)
-            threading.Thread(target=self._work, args=(words,), daemon=True).start()
+        self._words = EndpointRecogniser(recogniser)
+        self.dropped = 0
+        """Utterances for which there was no room."""
+        self._worker: Worker[Recognition] = Worker(
+            "words",
+            self._work,
+            lambda error: _say(f"recogniser: {type(error).__name__}: {error}"),
+            capacity=most,
+            spare=lambda speech: not speech.final,
+            dropped=self._drop,
+        )
 
     def speech(self, chunk: SpeechChunk) -> None:
         due = self._collector.add(chunk)
-        if due is not None and self._listening:
+        if due is not None:
             self._newest = due
-            self._jobs.put(due)
+            self._worker.put(due)
 
     def ready(self) -> list[tuple[Recognition, Transcript]]:
         found = []
@@ -131,17 +167,23 @@ class _Words:
             found.append(self._done.get())
         return found
 
-    def _work(self, words: EndpointRecogniser) -> None:
-        while True:
-            speech = self._jobs.get()
-            if not speech.final and speech is not self._newest:
-                continue  # The person went on meanwhile.
-            try:
-                transcript = words.recognise(speech)
-            except Exception as error:  # Voice alone speaks then; listening goes on.
-                why = f"{type(error).__name__}: {error}"
-                print(f"recogniser: {why}", file=sys.stderr)
-                transcript = Transcript("", status=TranscriptStatus.FAILED, status_text=why)
+    def _work(self, speech: Recognition) -> None:
+        if not speech.final and speech is not self._newest:
+            return  # The person went on meanwhile.
+        try:
+            transcript = self._words.recognise(speech)
+        except Exception as error:  # Voice alone speaks then; listening goes on.
+            known = isinstance(error, HriEmoError)
+            why = str(error) if known else f"{type(error).__name__}: {error}"
+            _say(f"recogniser: {why}")
+            transcript = Transcript("", status=TranscriptStatus.FAILED, status_text=why)
+        self._done.put((speech, transcript))
+
+    def _drop(self, speech: Recognition) -> None:
+        if speech.final:
+            self.dropped += 1
+            why = "asr.queue was full"
+            transcript = Transcript("", status=TranscriptStatus.FAILED, status_text=why)
             self._done.put((speech, transcript))
 
 

@@ -84,10 +84,8 @@ class AsrNode(HriNode):
             dropped=self._on_dropped,
         )
 
-    def _load(self, parameters: Mapping[str, Any]) -> LoadedRecogniser:
-        found = self.on_device("whisper.device", parameters, make_recogniser)
-        assert found is not None
-        return found
+    def _load(self, parameters: Mapping[str, Any]) -> LoadedRecogniser | None:
+        return self.on_device("whisper.device", parameters, make_recogniser)
 
     def open(self) -> None:
         if self._worker is None:

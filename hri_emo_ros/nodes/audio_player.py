@@ -96,11 +96,11 @@ class AudioPlayer(HriNode):
                     self._ending.wait(max(0.0, due - time.monotonic()))
                 if self._ending.is_set():
                     return
-                if source.live and self._frames == 0:
+                if source.live and source.position == 0:
                     began_ns = self.get_clock().now().nanoseconds - round(end * 1e9)
                 publisher.send(
                     block.astype("<i2", copy=False).tobytes(),
-                    began_ns + round(self._frames / source.sample_rate * 1e9),
+                    began_ns + round(source.position / source.sample_rate * 1e9),
                     str(self._settings["player.frame_id"]),
                 )
                 self._frames += len(block)
