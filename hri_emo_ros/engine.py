@@ -146,6 +146,20 @@ class EmotionEngine:
         self._encoded: tuple[FloatArray, Encoded] | None = None
         """The samples estimated last and what the encoder made of them."""
         self.configure(parameters or {})
+        if self._folder is not None:
+            self._try()
+
+    def _try(self) -> None:
+        """A bundle may be whole and still compute nothing: wrong kinds of values, weights beyond all numbers."""
+        try:
+            self.warm_up(1)
+        except HriEmoError:
+            raise
+        except Exception as error:
+            raise HriEmoError(
+                f"bundle '{self._folder}' does not compute ({type(error).__name__}: {error}): its configuration or "
+                "weights are broken, or this machine lacks memory (parameter 'model.bundle')"
+            ) from error
 
     def _torch_runtime(self, bundle: Bundle, device: str) -> TorchRuntime:
         from hri_emo_ros.model.torch_runtime import TorchRuntime  # seconds to import

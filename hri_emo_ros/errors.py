@@ -1,6 +1,9 @@
 # Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """The one exception type whose message is meant for the person at the keyboard."""
 
+_LONGEST = 1200
+"""Characters of a message."""
+
 
 class HriEmoError(Exception):
     """A problem that the user can mend.
@@ -9,3 +12,10 @@ class HriEmoError(Exception):
     argument to change. The command-line tool prints it and exits with 2; a node reports it as a
     failed transition or a diagnostic and goes on living.
     """
+
+    def __init__(self, text: str) -> None:
+        # What a library quotes of a broken file may be all of it.
+        line = " ".join(text.split())
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+        super().__init__(line)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hri_emo_ros.audio.arrival import Arrivals
 from hri_emo_ros.audio.files import read_audio, read_samples
 from hri_emo_ros.audio.frontend import AudioFrontEnd
 from hri_emo_ros.audio.pcm import PcmFormat
@@ -641,3 +643,23 @@ def test_quality_of_a_chunk_is_known_while_speech_goes_on(recording: np.ndarray)
     chunks = feed(front_end, pcm(recording), 640)
     assert all(math.isfinite(c.quality.level_dbfs) for c in chunks)
     assert all(c.quality.speech_fraction > 0.3 for c in chunks)
+
+
+def test_how_far_stamps_are_behind_may_be_asked_while_messages_arrive() -> None:
+    arrivals, ended = Arrivals(), threading.Event()
+
+    def note() -> None:
+        at = 0
+        while not ended.is_set():
+            at += 10_000_000
+            arrivals.note(at, at // 62_500, at - 5_000_000)
+
+    thread = threading.Thread(target=note)
+    thread.start()
+    try:
+        while arrivals.behind != 0.005:
+            pass
+        assert {arrivals.behind for _ in range(20_000)} == {0.005}
+    finally:
+        ended.set()
+        thread.join()

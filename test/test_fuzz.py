@@ -23,8 +23,8 @@ pytestmark = pytest.mark.timeout(600)
     does="decode or refuse each; fill in, cut and count", shows="sound states; a good utterance afterwards as ever",
 )  # fmt: skip
 def test_no_message_breaks_the_nodes(tiny_bundle: Path, ros_domain: int) -> None:
-    counted = fuzz_messages(1000, 1, tiny_bundle, ros_domain)
-    assert counted["messages"] == 1000
+    counted = fuzz_messages(2000, 1, tiny_bundle, ros_domain)
+    assert counted["messages"] == 2000
     assert counted["states"] > 0
 
 
@@ -34,7 +34,7 @@ def test_no_message_breaks_the_nodes(tiny_bundle: Path, ros_domain: int) -> None
     does="take all or none", shows="one sentence for each refused set; a good utterance afterwards as ever",
 )  # fmt: skip
 def test_no_set_of_parameters_breaks_the_nodes(tiny_bundle: Path, ros_domain: int) -> None:
-    counted = fuzz_parameters(40, 1, tiny_bundle, ros_domain)
+    counted = fuzz_parameters(100, 1, tiny_bundle, ros_domain)
     assert min(counted["taken"], counted["refused"]) > 0
 
 
@@ -58,7 +58,7 @@ def bags(folder: Path) -> list[Path]:
     does="read what can be read", shows="samples, where the bag breaks off, or one sentence",
 )  # fmt: skip
 def test_no_recording_breaks_the_reader(tmp_path: Path) -> None:
-    counted = fuzz_bags(60, 1, bags(tmp_path), tmp_path)
+    counted = fuzz_bags(100, 1, bags(tmp_path), tmp_path)
     assert min(counted["whole"], counted["broken off"], counted["refused"]) > 0, counted
 
 
@@ -67,5 +67,5 @@ def test_no_recording_breaks_the_reader(tmp_path: Path) -> None:
     does="refuse them, or estimate soundly", shows="one sentence, or probabilities that sum to 1",
 )  # fmt: skip
 def test_no_bundle_breaks_the_engine(tiny_bundle: Path, tmp_path: Path) -> None:
-    counted = fuzz_bundles(40, 1, tiny_bundle, tmp_path)
+    counted = fuzz_bundles(160, 1, tiny_bundle, tmp_path)
     assert min(counted["loaded"], counted["refused"]) > 0, counted

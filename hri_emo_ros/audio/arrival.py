@@ -69,4 +69,6 @@ class Arrivals:
         return math.nan if behind is None else behind / _SECOND
 
     def _least_behind(self) -> int | None:
-        return min((behind for *_, behind in self._recent if behind is not None), default=None)
+        # A copy, made at once: nodes ask in another thread than the one that notes.
+        recent = tuple(self._recent)
+        return min((behind for *_, behind in recent if behind is not None), default=None)
