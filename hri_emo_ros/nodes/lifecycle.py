@@ -341,11 +341,16 @@ def run(makers: Sequence[Callable[[], HriNode]], args: Sequence[str] | None = No
         if not ending.is_set():
             raise
     finally:
-        # Uninstalling handlers that were never installed would bring the default ones back.
-        rclpy.try_shutdown(uninstall_handlers=False)
-        # The nodes are full of cycles; while they exist, DDS keeps its shared memory.
-        gc.collect()
-        rclpy.get_default_context().destroy()
+        try:
+            # Uninstalling handlers that were never installed would bring the default ones back.
+            rclpy.try_shutdown(uninstall_handlers=False)
+            # The nodes are full of cycles; while they exist, DDS keeps its shared memory.
+            gc.collect()
+            rclpy.get_default_context().destroy()
+        except Exception:
+            # A node that a signal stopped while it was made cannot be taken apart as a whole one.
+            if not ending.is_set():
+                raise
     sys.stdout.flush()
     sys.stderr.flush()
     # Not through the interpreter's end: it waits for native code of threads that hang, and takes seconds.
