@@ -52,6 +52,7 @@ class Worker(Generic[T]):
         self._since: float | None = None
         """When the item in hand was begun; None between two."""
         self._stopping = False
+        self._rested = False
         self._start()
 
     def put(self, item: T) -> None:
@@ -132,7 +133,8 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def _ticks(self) -> bool:
-        return self._period is not None and not self._asleep()
+        # Once more after the last item: what it has changed is told.
+        return self._period is not None and not (self._rested and self._asleep())
 
     def _run(self) -> None:
         next_idle = time.monotonic()
@@ -148,6 +150,7 @@ class Worker(Generic[T]):
                     return
                 if self._items:
                     item, have = self._items.popleft(), True
+                    self._rested = False
                     # Sums of fractions drift: start over whenever the queue is empty.
                     left = self._waiting_cost - self._cost(item)
                     self._waiting_cost = left if self._items else 0.0
@@ -161,6 +164,7 @@ class Worker(Generic[T]):
                     and time.monotonic() >= next_idle
                 ):
                     next_idle = time.monotonic() + self._period
+                    self._rested = True
                     self._idle()
             except (
                 BaseException

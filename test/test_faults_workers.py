@@ -188,6 +188,7 @@ def test_without_cuda_the_cpu_works_where_that_is_allowed(
 ) -> None:
     import torch
 
+    monkeypatch.setattr("hri_emo_ros.hardware.nvidia_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(whisper, "cuda_devices", lambda: 1)
     parameters = {
