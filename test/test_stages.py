@@ -203,17 +203,17 @@ def test_one_command_trains_what_leaves_people_out_first_and_calibrates_on_it(ro
         "three/voice", "three/words", "three/fusion",
     ]  # fmt: skip
     final = plan(recipes, "fusion", tmp_path)[-1][0]
-    assert final.calibrate_on == [str(tmp_path / "three_fold2" / "fusion")]
-    # A frozen voice head is calibrated on all that its own stage has left out.
-    frozen = fusion.pretrained.model_copy(update={"freeze_heads": True})
-    frozen = fusion.model_copy(update={"pretrained": frozen})
-    final = plan([voice, words, frozen], None, tmp_path)[-1][0]
+    # Its voice head is frozen, so what the voice's own stage has left out calibrates it too.
     assert final.calibrate_on == [
         str(tmp_path / run)
         for run in (
             "three_fold2/fusion", "three_fold1/voice", "three_fold2/voice", "three_without_ravdess/voice"
         )
     ]  # fmt: skip
+    free = fusion.pretrained.model_copy(update={"freeze_heads": False})
+    free = fusion.model_copy(update={"pretrained": free})
+    final = plan([voice, words, free], "fusion", tmp_path)[-1][0]
+    assert final.calibrate_on == [str(tmp_path / "three_fold2" / "fusion")]
     chosen = [voice.model_copy(update={"data": voice.data.model_copy(update={"fold": 2})})]
     assert len(plan(chosen, None, tmp_path)) == 1
     unheard = fusion.pretrained.model_copy(update={"unheard": "stage:voice"})
