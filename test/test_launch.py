@@ -168,6 +168,7 @@ def test_arguments_choose_the_nodes() -> None:
 
 
 def test_nodes_that_are_to_be_respawned_start_themselves() -> None:
+    pytest.importorskip("launch_ros")
     from launch_ros.actions import LifecycleNode, Node
 
     respawned = _entities(respawn="true")
