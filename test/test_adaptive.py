@@ -42,7 +42,10 @@ class Place:
             context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO
         )
         self.node = Node(name, context=self._context, namespace="robot")
-        self.node.diagnostics = Diagnostics(self.node, dict)  # as every node of ours has them
+        # As every node of ours has them.
+        self.node.diagnostics = Diagnostics(self.node, dict)
+        self.node.look_often = lambda look: self.node.create_timer(0.1, look)
+        self.node.look_no_more = lambda look: None
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
 
