@@ -33,7 +33,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.bag_source import BagSource
 from hri_emo_ros.evaluation.bags import AudioBag
 from hri_emo_ros.joiner import UtteranceJoiner
-from hri_emo_ros.model.bundle import CONFIG_FILE, _identity, load_bundle
+from hri_emo_ros.model.bundle import CONFIG_FILE, _identity
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.emotion_node import EmotionNode
 from hri_emo_ros.nodes.graph import Graph
@@ -434,7 +434,7 @@ def fuzz_bundles(count: int, number: int, bundle: Path, folder: Path) -> Counter
         if turn % 2:
             _name_anew(folder / "bundle")
         try:
-            engine = EmotionEngine(load_bundle(folder / "bundle"), threads=1)
+            engine = EmotionEngine(folder / "bundle", threads=1)
             p = engine.estimate(noise, Transcript("it is time"), quality).probabilities
             if not (np.isfinite(p).all() and abs(float(p.sum()) - 1.0) < 1e-3):
                 raise Unsound(f"probabilities {p} of a bundle whose {broken.name} was changed")
