@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         HriEmoError: the file cannot be written.
     """
-    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Piece by piece: what hours of recording give is some 100 MB in one.
+    pieces = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False).iterencode(
+        plain(content)
+    )
     if str(path) == "-":
-        print(text, end="")
+        sys.stdout.writelines(chain(pieces, "\n"))
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(chain(pieces, "\n"))
     except OSError as error:
         raise HriEmoError(f"cannot write '{path}': {error.strerror}") from error
 

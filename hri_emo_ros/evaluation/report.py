@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Table:
     note: str = ""
     kind: str = "table"
 
-    @property
+    @cached_property
     def text_columns(self) -> set[int]:
         """Columns set flush left."""
         return {
@@ -121,11 +122,11 @@ def write_page(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"shown": shown, "sortkey": _sort_key}
-    page = environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").stream(
         title=title, subtitle=subtitle, tiles=tiles, sections=sections, notices=notices
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    page.dump(str(path), encoding="utf-8")  # Piece by piece: hours make a page of 40 MB.
 
 
 def shown(value: Cell) -> str:

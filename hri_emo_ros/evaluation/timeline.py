@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -55,8 +56,13 @@ def timeline(
 
 def _truth(utterance: HeardUtterance, reference: Sequence[Label]) -> str:
     """Emotion of the label that most of the utterance belongs to; empty if there is none."""
+    # In order and next to free of overlap, so that hours of labels need not all be looked at.
+    first = bisect_left(reference, utterance.start, key=lambda label: label.end)
+    last = bisect_left(reference, utterance.end, key=lambda label: label.start)
     best = max(
-        reference, key=lambda label: label.overlap(utterance.start, utterance.end), default=None
+        reference[first:last],
+        key=lambda label: label.overlap(utterance.start, utterance.end),
+        default=None,
     )
     shared = best.overlap(utterance.start, utterance.end) if best else 0.0
     return best.emotion if best and shared > 0 else ""
@@ -89,9 +95,11 @@ class _Drawing:
             'patternTransform="rotate(45)"><rect width="6" height="6" fill="#fff"/>'
             '<path d="M0 0V6" stroke="#666" stroke-width="2"/></pattern></defs>'
         )
+        # Of hours these are 40 MB: as ASCII a character takes one byte, and not as many as the widest one.
+        drawn = "".join(part.encode("ascii", "xmlcharrefreplace").decode() for part in parts)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width:.0f}" '
-            f'height="{self.height}" role="img" aria-label="timeline">{hatch}{"".join(parts)}</svg>'
+            f'height="{self.height}" role="img" aria-label="timeline">{hatch}{drawn}</svg>'
         )
 
     def names(self) -> str:
