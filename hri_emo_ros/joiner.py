@@ -144,6 +144,8 @@ class UtteranceJoiner:
         """Newest utterance that it has announced; may come ahead of the speech."""
         self._in_vain = 0
         """Holds in a row at whose end nothing had been heard of a recogniser."""
+        self._wordless = 0
+        """Utterances in a row that ended without a word from the recogniser that is there."""
         self._utterances: OrderedDict[int, _Pending] = OrderedDict()
         self._newest = 0
         self._owed: deque[float] = deque()
@@ -215,6 +217,11 @@ class UtteranceJoiner:
     def recogniser_silent(self) -> bool:
         """Words were awaited in vain for so many utterances in a row that they no longer are."""
         return self._in_vain >= SILENT_AFTER
+
+    @property
+    def words_missing(self) -> bool:
+        """A recogniser is there, and nothing has come from it for several utterances."""
+        return self._wordless >= SILENT_AFTER
 
     @property
     def in_work(self) -> int:
@@ -309,7 +316,8 @@ class UtteranceJoiner:
             if utterance_id is not None:
                 self._claimed = max(self._claimed, utterance_id)
             return
-        self._in_vain = 0  # An announcement alone does not count: one that hangs still announces.
+        # An announcement alone does not count: one that hangs still announces.
+        self._in_vain = self._wordless = 0
         arrived = now if arrived is None else arrived
         if utterance_id is None:
             pending, late = self._whose(spoken_ns, arrived, final)
@@ -422,6 +430,7 @@ class UtteranceJoiner:
         _, pending = self._utterances.popitem(last=False)
         if self._words_expected and not pending.words_settled and pending.told is None:
             self.counters["without_words"] += 1
+            self._wordless += self.recogniser_present
             if self.recogniser_present:
                 self._owed.append(min(pending.closed_at, now))
         if pending.transcript and pending.transcript.status is TranscriptStatus.REJECTED:

@@ -392,7 +392,7 @@ class EmotionNode(HriNode):
             joiner.tick(time.monotonic())
         self.diagnostics.condition(
             "words",
-            Level.WARN if any(joiner.recogniser_silent for joiner in joiners) else Level.OK,
+            Level.WARN if any(joiner.words_missing for joiner in joiners) else Level.OK,
             "the recogniser sends no words: the voice alone speaks until it does",
         )
         self.diagnostics.condition(
