@@ -11,11 +11,15 @@ class HriEmoError(Exception):
     The message is one sentence that names the offending value, what is allowed and the parameter or
     argument to change. The command-line tool prints it and exits with 2; a node reports it as a
     failed transition or a diagnostic and goes on living.
+
+    Args:
+        sentence: made one line, its middle left out where it is long.
+        listing: lines to print below it as they are, such as what a folder should hold.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, sentence: str, listing: str = "") -> None:
         # What a library quotes of a broken file may be all of it.
-        line = " ".join(text.split())
+        line = " ".join(sentence.split())
         if len(line) > _LONGEST:
             line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-        super().__init__(line)
+        super().__init__(f"{line}\n{listing}" if listing else line)

@@ -146,7 +146,8 @@ class Corpus(ABC):
         """The error for a folder that is not this corpus."""
         return HriEmoError(
             f"corpus '{self.name}': {reason} in '{root}'; expected this tree there (set the "
-            f"corpus's 'path' or the data root):\n{self.tree.rstrip()}"
+            "corpus's 'path' or the data root):",
+            self.tree.strip("\n"),
         )
 
     def audio_files(self, root: Path, patterns: Iterable[str]) -> list[Path]:
