@@ -145,6 +145,8 @@ class EmotionEngine:
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._encoded: tuple[FloatArray, Encoded] | None = None
         """The samples estimated last and what the encoder made of them."""
+        self._ahead = 0.0
+        """Seconds that `hear` took since."""
         self.configure(parameters or {})
         if self._folder is not None:
             self._try()
@@ -240,6 +242,20 @@ class EmotionEngine:
         for _ in range(passes):
             self.estimate(noise, Transcript("warm up the model"), quality)
 
+    def hear(self, samples: FloatArray, quality: SignalQuality) -> None:
+        """Encode a voice, which the next `estimate` of the very same array then finds done.
+
+        Raises:
+            HriEmoError: see `estimate`.
+        """
+        with self._lock:
+            inputs = [_checked(EngineInput(samples, quality=quality))]
+            batch = pad([self._item(inputs[0])], self.config, self.tokenizer)
+            ahead: dict[str, float] = {}
+            with _timed(ahead, "audio_encoder"):
+                self._voice(self.runtime, self.runtime.prepare(batch), inputs)
+            self._ahead = ahead["audio_encoder"]
+
     def estimate(
         self,
         samples: FloatArray | None = None,
@@ -288,6 +304,8 @@ class EmotionEngine:
         explanation = None
         with _timed(latency, "audio_encoder"):
             voice = self._voice(runtime, batch, inputs)
+        latency["audio_encoder"] += self._ahead
+        self._ahead = 0.0
         with _timed(latency, "text_encoder"):
             words = runtime.words(batch)
         with _timed(latency, "fusion"):

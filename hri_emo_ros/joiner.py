@@ -8,11 +8,13 @@ not what is computed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -516,13 +518,23 @@ class UtteranceJoiner:
             return pending.speaker
         try:
             if pending.embedding is None or pending.embedding[0] != len(audio):
-                embedding = self.voices.embed(audio.samples, audio.quality)
-                pending.embedding = (len(audio), embedding)
+                pending.embedding = (len(audio), self._embed(self.voices, audio))
             pending.speaker = self.voices.place(pending.embedding[1], audio.stamp_ns, final)
             return pending.speaker
         except Exception as problem:
             self._failed(f"voice of utterance {audio.utterance_id}", problem)
             return NOBODY
+
+    def _embed(self, voices: VoiceMemory, audio: UtteranceBuffer) -> Embedding:
+        """What tells the speaker, while the model hears the voice: neither needs the other."""
+        with ThreadPoolExecutor(1) as beside:
+            embedding = beside.submit(voices.embed, audio.samples, audio.quality)
+            if self.engine is not None:
+                with contextlib.suppress(
+                    Exception
+                ):  # It fails again, and is told, when it estimates.
+                    self.engine.hear(audio.samples, audio.quality)
+        return embedding.result()
 
     def _learn(self, speaker: Speaker, estimate: EmotionEstimate) -> None:
         """Keep how the voice sounded."""

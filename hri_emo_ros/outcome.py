@@ -37,6 +37,8 @@ class Estimator(Protocol):
     @property
     def model_id(self) -> str: ...
 
+    def hear(self, samples: FloatArray, quality: SignalQuality) -> None: ...
+
     def estimate(
         self,
         samples: FloatArray | None,

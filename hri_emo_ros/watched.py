@@ -309,6 +309,9 @@ class WatchedEngine:
 
         self.watched.call(configure)
 
+    def hear(self, samples: FloatArray, quality: SignalQuality) -> None:
+        """Nothing: one thread runs model and speaker encoder one after the other."""
+
     def estimate(
         self,
         samples: FloatArray | None,

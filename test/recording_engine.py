@@ -30,6 +30,9 @@ class Recorder:
         self.contexts: list[tuple[str, ...]] = []
         """What was said before each estimate's utterance."""
 
+    def hear(self, samples: np.ndarray, quality: SignalQuality) -> None:
+        pass
+
     def estimate(
         self,
         samples: np.ndarray | None,

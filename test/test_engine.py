@@ -67,6 +67,21 @@ def test_a_batch_gives_what_single_calls_give(engine):
         assert one.abstain_reason == alone.abstain_reason
 
 
+def test_a_voice_that_was_heard_ahead_is_not_encoded_again(engine, monkeypatch):
+    heard = voice(1.5)
+    at_once = engine.estimate(heard.copy(), WORDS, GOOD)
+    encoded = []
+    encode = engine.runtime.voice
+    monkeypatch.setattr(
+        engine.runtime, "voice", lambda batch: encoded.append(batch) or encode(batch)
+    )
+    engine.hear(heard, GOOD)
+    ahead = engine.estimate(heard, WORDS, GOOD)
+    assert len(encoded) == 1
+    np.testing.assert_array_equal(ahead.probabilities, at_once.probabilities)
+    assert ahead.latency["audio_encoder"] > 0  # what it took is told all the same
+
+
 def test_an_absent_modality_weighs_nothing(engine):
     assert engine.estimate(voice(1.0), None, GOOD).audio_weight == 1.0
     assert engine.estimate(voice(1.0), Transcript("  "), GOOD).audio_weight == 1.0

@@ -93,7 +93,7 @@ def test_recordings_make_one_report_though_a_worker_is_killed(
     overrides = [f"model.bundle:={tiny_bundle}", "asr.backend:=none"]
     parameters = load_parameters(None, overrides)
     recordings = [Recording(bag) for bag in bags]
-    alone = replay_many(parameters, recordings)
+    alone = replay_many(parameters, recordings, out=tmp_path / "alone")
     with Perilous(2) as fleet:
         fleet.marker = tmp_path / "killed"
         spread = replay_many(parameters, recordings, out=tmp_path / "out", fleet=fleet)

@@ -163,6 +163,20 @@ def test_the_output_bag_holds_what_the_nodes_would_publish(outputs: Path, run: R
         assert final.audio_weight + final.text_weight == pytest.approx(1.0)
 
 
+def test_provisional_states_are_made_where_somebody_reads_them_and_change_no_final_one(
+    replayer: Replayer, bag: Path, run: ReplayRun
+) -> None:
+    records: list[object] = []
+    told = replayer.run(bag, record=records.append)
+    assert told.counters["provisionals"] > 0 == run.counters["provisionals"]
+    assert len(told.utterances) == len(run.utterances) > 0
+    for with_them, without in zip(told.utterances, run.utterances, strict=True):
+        assert with_them.provisional
+        assert not without.provisional
+        assert with_them.probabilities == pytest.approx(without.probabilities, abs=1e-6)
+        assert with_them.voice_id == without.voice_id
+
+
 def test_the_ablation_answers_every_label_under_every_condition(
     outputs: Path, run: ReplayRun
 ) -> None:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline_arguments(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="write report.html, report.json, bag/; of several also a folder for each",
+        help="write report.html, report.json, bag/, all with provisional states; of several also a folder for each",
     )  # fmt: skip
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures; - prints them"

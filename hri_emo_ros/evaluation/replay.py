@@ -239,7 +239,8 @@ class Replayer:
             labels: CSV; None takes those on the bag's annotation topic, if any.
             label_topic: annotation topic, std_msgs/String.
             disturb: applied to the decoded audio.
-            record: called with every record of the pipeline, in order.
+            record: called with every record of the pipeline, in order; without, there are no provisional states,
+                which nobody would read.
             progress: called with (seconds done, seconds in all).
             recogniser: instead of this object's own.
             parameters: instead of this object's own; the model stays.
@@ -255,9 +256,10 @@ class Replayer:
             reference = read_reference(bag, labels, label_topic, self.engine.labels)
             source = BagSource(bag, parameters["speech_node"], disturb, progress)
             front_end = AudioFrontEnd(parameters["speech_node"], batch=_VAD_BATCH)
-            joiner = UtteranceJoiner(
-                self.engine, parameters["emotion_node"], lambda outcome: None, live=False
-            )
+            values = dict(parameters["emotion_node"])
+            if record is None:
+                values["provisional.enabled"] = False
+            joiner = UtteranceJoiner(self.engine, values, lambda outcome: None, live=False)
             log = UtteranceLog(bag.origin_ns)
             started = time.perf_counter()
             for item in run_offline(source.inputs(), front_end, recogniser, joiner):
