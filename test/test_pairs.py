@@ -132,9 +132,9 @@ def test_without_noise_at_hand_none_is_added():
     assert np.isnan(state.noise_snr_db)
 
 
-def test_an_invented_sentence_has_low_confidence_and_leaves_the_voice_to_decide():
+def test_a_mismatched_transcript_has_low_confidence_and_leaves_the_voice_to_decide():
     rng = np.random.default_rng(3)
-    state = conditions().state(conflict(), True, stranger=True, rng=rng)
+    state = conditions().state(conflict(), True, mismatched=True, rng=rng)
     assert state.text in {item.text for item in TEXTS}
     assert state.confidence <= 0.5
     assert state.target[SAD] == 1.0
@@ -155,10 +155,10 @@ def test_a_voice_without_words_is_never_dropped():
     assert conditions(drop={"audio": 1.0})(from_item(voice("sad")), np.random.default_rng(0)).voice
 
 
-def test_precomputed_words_are_not_lost_to_a_stranger():
+def test_precomputed_words_are_not_lost_to_a_mismatched_transcript():
     features = np.zeros((3, 4), np.float32)
     item = Item("m/1", "m", "sad", one_hot("sad"), audio_features=features, text_features=features)
-    state = conditions(words={"stranger": 1.0})(from_item(item), np.random.default_rng(0))
+    state = conditions(words={"mismatched": 1.0})(from_item(item), np.random.default_rng(0))
     assert state.voice and state.words
 
 

@@ -68,7 +68,7 @@ def three_stages() -> list[Recipe]:
         pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
         pairs={"per_epoch": 24, "validation": 12},
         augment={"versions": 1, "noise": {"p": 0.5}, "drop": {"audio": 0.1, "text": 0.1},
-                 "words": {"stranger": 0.2, "errors": 0.5}},
+                 "words": {"mismatched": 0.2, "errors": 0.5}},
         monitor="macro_f1",
     )  # fmt: skip
     return [voice, words, fusion]
@@ -92,14 +92,17 @@ def test_three_stages_end_in_a_fusion_bundle(staged):
     folder, results = staged
     assert [r["head"] for r in results] == ["audio_only", "text_only", "hri_emo"]
     conditions = results[-1]["conditions"]
-    assert conditions["constructed"]
-    assert {"both", "voice_only", "words_only", "pink_-5_db", "words_random"} <= set(conditions)
+    assert conditions["constructed"] == conditions["n"]
+    assert results[-1]["constructed"] == 1.0
+    assert {"both", "voice_only", "words_only", "pink_-5_db", "mismatched_transcript"} <= set(
+        conditions
+    )
     assert conditions["voice_only"]["audio_weight"] == 1.0
     assert conditions["words_only"]["audio_weight"] == 0.0
     assert "constructed" in results[-1]["validation"]
     assert set(results[-1]["by_known"]) == set(KNOWN)
     card = load_bundle(folder / "fusion" / "bundle").card
-    assert "**constructed**" in card
+    assert "0 in 100 were recorded; the others are **constructed**" in card
 
 
 def test_frozen_parts_say_in_the_fusion_what_they_said_alone(staged, root):

@@ -221,7 +221,7 @@ class Conditions:
     Args:
         config: chances and ranges.
         texts: give the vocabulary of recognition errors.
-        strangers: items to draw an invented sentence from.
+        others: items whose words make mismatched transcripts.
         quality: item id -> SNR (dB) and seconds of speech of the clean clip.
         noises: kinds of noise at hand; without any, none is added.
         jitter: tell the network SNR and confidence with errors, as a robot measures them.
@@ -231,12 +231,12 @@ class Conditions:
         self,
         config: AugmentSection,
         texts: Iterable[str],
-        strangers: Sequence[Item],
+        others: Sequence[Item],
         quality: Mapping[str, tuple[float, float]],
         noises: Sequence[str] = (),
         jitter: bool = True,
     ) -> None:
-        self.config, self.errors, self.strangers = config, WordErrors(texts), list(strangers)
+        self.config, self.errors, self.others = config, WordErrors(texts), list(others)
         self.quality, self.noises, self.jitter = quality, tuple(noises), jitter
 
     def noise(self, seeds: Seeds) -> tuple[str, float]:
@@ -271,8 +271,8 @@ class Conditions:
         keep = voice and not drop_audio
         if drop_text or not words:
             return self.state(example, keep, snr, rng=rng, noise=kind)
-        if voice and self.strangers and rng.random() < said.stranger:
-            return self.state(example, keep, snr, stranger=True, rng=rng, noise=kind)
+        if voice and self.others and rng.random() < said.mismatched:
+            return self.state(example, keep, snr, mismatched=True, rng=rng, noise=kind)
         if heard is not None and keep and rng.random() < said.heard:
             condition = self.state(example, keep, snr, None, rng=rng, noise=kind)
             text, confidence = heard
@@ -289,7 +289,7 @@ class Conditions:
         voice: bool,
         noise_snr_db: float = math.nan,
         error_rate: float | None = None,
-        stranger: bool = False,
+        mismatched: bool = False,
         rng: np.random.Generator | None = None,
         noise: str = "",
     ) -> Condition:
@@ -298,8 +298,8 @@ class Conditions:
         Args:
             voice: keep the voice.
             noise_snr_db: level of the noise to add, dB; NaN for none.
-            error_rate: of the words; None drops them unless `stranger`.
-            stranger: somebody else's words in place of its own, with a low confidence.
+            error_rate: of the words; None drops them unless `mismatched`.
+            mismatched: another item's words in place of its own, with a low confidence.
             rng: of the draws; None draws the same each time.
             noise: kind of the noise; empty draws one.
         """
@@ -319,8 +319,8 @@ class Conditions:
         words = example.words is not None and example.words.text_features is not None
         words = words and error_rate is not None
         trust = 1.0 if words else 0.0
-        if stranger and self.strangers:
-            other = self.strangers[int(rng.integers(len(self.strangers)))]
+        if mismatched and self.others:
+            other = self.others[int(rng.integers(len(self.others)))]
             text, words_target = other.text, other.target
             confidence = float(rng.uniform(0.05, 0.5))
         elif error_rate is not None and own:

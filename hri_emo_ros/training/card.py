@@ -51,8 +51,8 @@ Acted voices of adults teach it exaggerated emotion: spontaneous speech is quiet
 neutral more often. Languages, accents, ages and voices that are not in the data below are heard less
 well; the tables by sex, language and speaker show how much people differ. A voice of which nothing is
 known is judged worse than one that has spoken before; one that has only ever been heard in one emotion
-comes to sound neutral in it. Irony, and words that say the opposite of the voice, were only seen in
-constructed pairs.
+comes to sound neutral in it. Irony, and words that say the opposite of the voice, are rare in recorded
+dialogue and artificial in constructed pairs.
 """
 
 
@@ -97,7 +97,8 @@ def write_card(
         lines.append("Validation shares speakers with training in: " + ", ".join(shared) + ".")
     if result["constructed"]:
         lines.append(
-            "Pairs of voice and words are **constructed**: nobody said these words in this voice."
+            f"Of the pairs of voice and words it learnt from, {100 * (1 - result['constructed']):.0f} in 100 were "
+            "recorded; the others are **constructed**: nobody said these words in this voice."
         )
     if "validation" not in result:
         lines += ["", "Trained on everything: the figures below are those of runs of the same recipe "
@@ -160,11 +161,11 @@ def _overview(
     left_out = [r for r in voices if r["leave_corpus_out"]]
     lines: list[str] = []
     if len(folds) > 1:
-        lines += _by_known("The voice on people it has never heard (UA)", folds)
+        lines += _by_known("The voice on people it has never heard", folds)
         lines += ["", f"Means of {len(folds)} folds with a 95 % interval from their spread "
                   "(Student's t)."]  # fmt: skip
     if left_out:
-        lines += _by_known("The voice on corpora it has never heard (UA)", left_out)
+        lines += _by_known("The voice on corpora it has never heard", left_out)
     if calibration:
         others = _calibration(calibration, "all runs but the one reported on, in turn")
         lines += ["", f"{calibration['n']:.0f} answers of the voice. {others}"]
@@ -174,9 +175,9 @@ def _overview(
 def _by_known(title: str, runs: Sequence[dict[str, Any]]) -> list[str]:
     """A row for each corpus and a column for what was known of the voice: how many of its utterances, or of
     others in the room."""
-    columns = list(runs[0].get("by_known") or {"stranger": None})
-    lines = ["", f"## {title}", "", f"| corpus | chance | {' | '.join(columns)} |",
-             "|---|---|" + "---|" * len(columns)]  # fmt: skip
+    columns = list(runs[0].get("by_known") or {"0": None})
+    lines = ["", f"## {title} (UA, by known utterances of the voice)", "",
+             f"| corpus | chance | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]  # fmt: skip
     names = dict.fromkeys(name for r in runs for name in r["validation"])
     for name in [n for n in names if n not in ("all", "constructed")]:
         found = [r for r in runs if "ua" in r["validation"].get(name, {})]
@@ -244,8 +245,9 @@ def _spread(value: float, interval: list[float] | None) -> str:
 def _conditions(conditions: dict[str, Any]) -> list[str]:
     if not conditions:
         return []
-    kind = "constructed, label-matched" if conditions["constructed"] else "recorded"
-    lines = ["", f"On {conditions['n']} {kind} pairs of voice and words:", "",
+    made = conditions["constructed"]
+    kinds = f"{conditions['n'] - made} recorded, {made} constructed with equal labels"
+    lines = ["", f"On {conditions['n']} pairs of voice and words ({kinds}):", "",
              "| condition | macro F1 | weight of the voice | gate |", "|---|---|---|---|"]  # fmt: skip
     for name, row in conditions.items():
         if isinstance(row, dict) and "macro_f1" in row:

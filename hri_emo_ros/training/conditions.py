@@ -53,7 +53,7 @@ def condition_report(
 ) -> dict[str, Any]:
     """Macro F1 and mean weights in each condition, and whether weights tell what removal does.
 
-    Matched and recorded pairs only, whose label is beyond doubt; constructed pairs are called so.
+    Matched and recorded pairs only, whose label is beyond doubt; constructed ones are counted.
     """
     examples = [
         e for e in examples
@@ -66,7 +66,7 @@ def condition_report(
         "both": {},
         "voice_only": {"error_rate": None},
         "words_only": {"voice": False},
-        "words_random": {"stranger": True},
+        "mismatched_transcript": {"mismatched": True},
     }
     plans |= {
         f"{kind}_{snr:g}_db": {"noise_snr_db": snr, "noise": kind}
@@ -79,7 +79,7 @@ def condition_report(
     }
     true = np.array([int(np.argmax(e.voice_target)) for e in examples])
     report: dict[str, Any] = {
-        "constructed": any(e.constructed for e in examples),
+        "constructed": sum(e.constructed for e in examples),
         "n": len(examples),
     }
     for name, p in runs.items():

@@ -45,6 +45,8 @@ class Trained:
     folder: Path
     data: Data
     network: Network
+    constructed: float
+    """Share of constructed pairs in what it has seen, [0, 1]."""
     steps: int
     seconds: float
     history: list[dict[str, Any]]
@@ -133,7 +135,7 @@ def _facts(trained: Trained) -> dict[str, Any]:
         "validation_by_corpus": _by_corpus(data.validation),
         "left_out": data.left_out,
         "shared_speakers": data.shared_speakers,
-        "constructed": recipe.pairs is not None,
+        "constructed": trained.constructed,
         "steps": trained.steps,
         "seconds": trained.seconds,
         "history": trained.history,

@@ -33,7 +33,7 @@ _AS_THEY_COME, _CONVERSATION = 0.35, 0.35
 conversations; else any share is."""
 NEUTRAL_SHARE = 0.7
 
-KNOWN = {"stranger": (0, 0), "room": (0, 20), "3": (3, 0), "10": (10, 0), "10 in a room": (10, 20)}
+KNOWN = {"0": (0, 0), "0 in a room": (0, 20), "3": (3, 0), "10": (10, 0), "10 in a room": (10, 20)}
 """How many utterances of the voice and of others the validation side is scored with, by name."""
 
 
@@ -77,7 +77,7 @@ class Known:
         config: of the network.
         states: with the statistics of every item and version.
         rooms: who is together.
-        items: that are heard; those without a speaker are judged as strangers'.
+        items: that are heard; without a speaker nothing is known of the voice.
         versions: changed versions that are loaded.
         population: [D].
     """

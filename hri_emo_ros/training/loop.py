@@ -114,9 +114,9 @@ def prepare(
     listener = Listener(WaveformAugment(waveform, rooms), bank, most)
     texts = [i.text for i in data.train if i.text]
     quality = {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}
-    drawn = Conditions(section, texts, _strangers(data.train), quality, kinds)
+    drawn = Conditions(section, texts, _other_words(data.train), quality, kinds)
     truthful = Conditions(
-        section, [i.text for i in everything if i.text], _strangers(data.validation), quality, kinds,
+        section, [i.text for i in everything if i.text], _other_words(data.validation), quality, kinds,
         jitter=False,
     )  # fmt: skip
     weights = balance_weights(data.train, recipe.optim.balance) if recipe.optim.balance else {}
@@ -165,7 +165,7 @@ def _know(
     sources.known_validation = Known(config, states, rooms, everybody, 0, population)
 
 
-def _strangers(items: Sequence[Item]) -> list[Item]:
+def _other_words(items: Sequence[Item]) -> list[Item]:
     return voices_and_words(items)[1] or [item for item in items if item.text]
 
 
@@ -282,8 +282,9 @@ class Trainer:
         result = {}
         if main:
             trained = Trained(
-                self.recipe, self.folder, self.data, self.network, self.step, seconds, self.history
-            )
+                self.recipe, self.folder, self.data, self.network,
+                self.sampler.constructed / max(1, self.sampler.count), self.step, seconds, self.history,
+            )  # fmt: skip
             result = finish(trained, self.scorer, predictions, self.truthful)
         if board is not None:
             board.close()

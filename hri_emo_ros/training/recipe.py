@@ -118,8 +118,8 @@ class WordsSection(Section):
     heard: float = Share
     """Chance that a recorded pair comes with the recogniser's own words and confidence instead of the true
     words; they are recognised once and kept."""
-    stranger: float = Share
-    """Chance of somebody else's words with a low confidence: an invention of the recogniser."""
+    mismatched: float = Share
+    """Chance of a mismatched transcript: other words with a low confidence, as a recogniser invents them."""
 
 
 class DropSection(Section):
