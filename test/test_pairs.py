@@ -12,7 +12,7 @@ import pytest
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.labels import one_hot
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.training.augment import Conditions, Seeds, intact
+from hri_emo_ros.training.augment import Conditions, Seeds
 from hri_emo_ros.training.pairs import Example, PairMaker, Sampler, blend, from_item
 from hri_emo_ros.training.recipe import AugmentSection, Recipe
 from hri_emo_ros.types import LABELS
@@ -94,23 +94,23 @@ def conditions(jitter: bool = False, **settings) -> Conditions:
     return Conditions(section, texts, TEXTS, {"v/sad0": (35.0, 1.5)}, ["babble"], jitter)
 
 
-def test_intact_examples_are_left_alone():
-    state = intact(from_item(voice("sad")))
+def test_examples_without_noise_and_word_errors_are_left_alone():
+    state = conditions().state(from_item(voice("sad")), True, error_rate=0.0)
     assert state.target == one_hot("sad")
     assert state.voice
     assert not state.words
-    assert np.isnan(state.told_snr_db)
+    assert not state.noise
 
 
 def test_the_network_is_told_about_the_noise_that_is_added():
-    quiet = conditions().state(conflict(), True, -10.0, 0.0)
+    quiet = conditions().state(conflict(), True, -10.0, 0.0, noise="babble")
     assert (quiet.noise, quiet.noise_snr_db) == ("babble", -10.0)
     assert quiet.told_snr_db == pytest.approx(-10.0, abs=0.01)
     assert quiet.target[HAPPY] > 0.6
     clean = conditions().state(conflict(), True, error_rate=0.0)
     assert clean.noise == ""
     assert clean.told_snr_db == pytest.approx(35.0)
-    gone = conditions().state(conflict(), False, -10.0, 0.0)
+    gone = conditions().state(conflict(), False, -10.0, 0.0, noise="babble")
     assert gone.noise == ""
     assert np.isnan([gone.noise_snr_db, gone.told_snr_db]).all()
 
@@ -119,7 +119,10 @@ def test_in_training_the_network_is_told_as_a_robot_measures():
     draw = conditions(jitter=True)
     rng = np.random.default_rng(0)
     told = np.array(
-        [draw.state(conflict(), True, 0.0, 0.0, rng=rng).told_snr_db for _ in range(300)]
+        [
+            draw.state(conflict(), True, 0.0, 0.0, rng=rng, noise="babble").told_snr_db
+            for _ in range(300)
+        ]
     )
     assert 0.03 < np.isnan(told).mean() < 0.2
     assert 2.0 < np.nanstd(told) < 4.0

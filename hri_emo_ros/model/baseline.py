@@ -120,6 +120,13 @@ class RelativeStates(nn.Module):
         offset = (usual - self.population) / self.deviation * mask.any(1, keepdim=True)
         return self.read(difference), self.read(difference + offset)
 
+    def compare(self, statistics: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
+        """As `statistics`, from those of the raw states [B, 2 H]."""
+        usual, unit = self.known(baseline), self.deviation
+        return self.read((statistics - usual) / unit), self.read(
+            (statistics - self.population) / unit
+        )
+
     def read(self, difference: Tensor) -> Tensor:
         """Components [B, C] of differences [B, 2 H] in deviations."""
         return difference.clamp(-_CLAMP, _CLAMP) @ self.components.T

@@ -109,7 +109,7 @@ class ModelConfig(BaseModel):
     queries_count: float = Field(0.5, ge=0.0, le=1.0)
     """q in `hri_emo`, step 5, after training."""
     max_audio_seconds: float = Field(15.0, gt=0.0)
-    """The encoders see at most this much audio, the end of it."""
+    """The encoders see at most this much audio: in training a stretch from anywhere, else the end."""
     max_text_tokens: int = Field(96, ge=4)
     baseline: BaselineConfig | None = None
     """Judge a voice against how it usually sounds (see `model.baseline`); None takes its states as they are."""

@@ -204,17 +204,6 @@ class Condition:
     confidence: float = 1.0
 
 
-def intact(example: Example) -> Condition:
-    """The example as it is, with nothing told of its quality."""
-    return Condition(
-        target=example.target,
-        words_target=example.words_target,
-        voice=example.voice is not None,
-        words=example.words is not None,
-        text=example.words.text if example.words is not None else None,
-    )
-
-
 class Conditions:
     """Draws what happens to an example, or states it.
 
@@ -297,18 +286,16 @@ class Conditions:
 
         Args:
             voice: keep the voice.
-            noise_snr_db: level of the noise to add, dB; NaN for none.
+            noise_snr_db: level of the noise to add, dB.
             error_rate: of the words; None drops them unless `mismatched`.
             mismatched: another item's words in place of its own, with a low confidence.
             rng: of the draws; None draws the same each time.
-            noise: kind of the noise; empty draws one.
+            noise: kind of the noise; empty for none.
         """
         rng = rng if rng is not None else np.random.default_rng(0)
         audible = voice and example.voice is not None and example.voice.audio is not None
-        if not audible or not self.noises or math.isnan(noise_snr_db):
+        if not audible or noise not in self.noises:
             noise, noise_snr_db = "", math.nan
-        elif not noise:
-            noise = self.noises[int(rng.integers(len(self.noises)))]
         told = math.nan
         if example.voice is not None and audible:
             told = self._told(example.voice, noise_snr_db, rng)

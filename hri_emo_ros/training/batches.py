@@ -18,7 +18,7 @@ from hri_emo_ros.model.batch import ModelBatch, collate
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.tokenizer import TextTokenizer
-from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds, intact
+from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds
 from hri_emo_ros.training.known import Known, Rooms
 from hri_emo_ros.training.pairs import Example
 from hri_emo_ros.training.unheard import UnheardVoices
@@ -99,6 +99,10 @@ class _Row:
     logits: FloatArray | None = None
     context: tuple[str, ...] = ()
 
+    @property
+    def hears(self) -> bool:
+        return any(x is not None for x in (self.samples, self.states, self.statistics))
+
 
 def babble_beside(item: Item) -> str:
     """Kind of noise: babble of the voices in the clip's corpus and fold."""
@@ -139,23 +143,36 @@ class BatchMaker:
             seeds = self.sources.rooms.seeds(voice, version) if version else None
         noise = self.conditions.noise(seeds) if seeds is not None else ("", math.nan)
         heard = self.sources.heard.get(example.item.id) if voice is example.words else None
-        row = _Row(example, self.conditions(example, rng, noise, heard))
-        if example.words is not None and self.model.context is not None:
-            most = int(rng.integers(self.model.context.turns + 1))
-            row.context = example.words.context[:most]
-        if voice is None or not audible or not row.condition.voice:
-            return row
-        if states is None:
-            row.samples = self.sources.listener(samples_of(voice), row.condition, seeds)
-        elif self.pooled:
-            row.statistics = states.statistics(voice, version)
-        else:
-            row.states = states.states(voice, version)
-        if self.sources.known is not None:
+        condition = self.conditions(example, rng, noise, heard)
+        turns, context = 0, self.model.context
+        if example.words is not None and context is not None:
+            turns = int(rng.integers(context.turns + 1))
+        row = self._row(example, condition, turns, version, seeds)
+        if voice is not None and row.hears and self.sources.known is not None:
             row.baseline = self.sources.known.draw(voice, version, rng)
             if self.sources.unheard is not None and states is not None:
                 statistics = states.statistics(voice, version)
                 row.logits = self.sources.unheard(voice, statistics, row.baseline)
+        return row
+
+    def _row(
+        self, example: Example, condition: Condition, turns: int, version: int = 0,
+        seeds: Seeds | None = None,
+    ) -> _Row:  # fmt: skip
+        """What the network gets of an example in a condition: of the version that is kept, or of the clip."""
+        row, voice, states = _Row(example, condition), example.voice, self.sources.states
+        if example.words is not None:
+            row.context = example.words.context[:turns]
+        if voice is None or voice.audio is None or not condition.voice:
+            return row
+        if states is None:
+            row.samples = self.sources.listener(samples_of(voice), condition, seeds, voice.id)
+        elif condition.noise and version == 0:
+            row.states = states.compute(voice, condition)
+        elif self.pooled:
+            row.statistics = states.statistics(voice, version)
+        else:
+            row.states = states.states(voice, version)
         return row
 
     def version(self, item: Item, version: int) -> tuple[Condition, Seeds, str]:
@@ -170,36 +187,28 @@ class BatchMaker:
         bank = self.sources.listener.bank
         return condition, seeds, f"{seeds}|{snr:.2f}|{bank.digest(kind) if bank and kind else ''}"
 
-    def clean(
+    def stated(
         self,
         examples: Sequence[Example],
-        conditions: Sequence[Condition] | None = None,
+        conditions: Sequence[Condition],
         known: tuple[int, int] = (0, 0),
     ) -> TrainBatch:
-        """The examples as they are, or in given conditions with noise drawn by the examples' names.
+        """The examples in given conditions, with noise drawn by their names.
 
         Args:
             known: utterances of the voice, and of others in its room, that its baseline rests on.
         """
-        given = [intact(e) for e in examples] if conditions is None else conditions
-        rows = []
-        for example, condition in zip(examples, given, strict=True):
-            row, voice, states = _Row(example, condition), example.voice, self.sources.states
+        rows, context = [], self.model.context
+        turns = 0 if context is None else context.turns
+        for example, condition in zip(examples, conditions, strict=True):
+            row = self._row(example, condition, turns)
+            if (
+                example.voice is not None
+                and row.hears
+                and self.sources.known_validation is not None
+            ):
+                row.baseline = self.sources.known_validation.stated(example.voice, *known)
             rows.append(row)
-            if example.words is not None and self.model.context is not None:
-                row.context = example.words.context[: self.model.context.turns]
-            if voice is None or voice.audio is None or not condition.voice:
-                continue
-            if states is None:
-                row.samples = self.sources.listener(samples_of(voice), condition, None, voice.id)
-            elif condition.noise:
-                row.states = states.compute(voice, condition)
-            elif self.pooled:
-                row.statistics = states.statistics(voice, 0)
-            else:
-                row.states = states.states(voice, 0)
-            if self.sources.known_validation is not None:
-                row.baseline = self.sources.known_validation.stated(voice, *known)
         return self._assemble(rows)
 
     def _assemble(self, rows: Sequence[_Row]) -> TrainBatch:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hri_emo_ros.data import metrics
 from hri_emo_ros.errors import HriEmoError
@@ -16,14 +17,17 @@ from hri_emo_ros.model.calibration import Calibration, probabilities
 from hri_emo_ros.model.config import Objective
 from hri_emo_ros.training.predictions import Predictions
 from hri_emo_ros.training.splits import speaker_halves
-from hri_emo_ros.training.temperatures import fit_calibration
 
 PREDICTIONS = "validation*.npz"
 """A run's predictions: as the examples are, and with one modality only where the head fuses two."""
 
 _NAMES = ("logits", "targets", "audio", "text", "shares")
 Stacked = dict[str, np.ndarray]
-"""logits and targets [N, L], audio and text (present) [N] bool, shares [N, 2]."""
+"""logits and targets [N, L], audio and text (present) [N] bool, shares [N, 2] (see `Calibration.scale`)."""
+_LEAST_ITEMS = 20
+"""Fewer utterances of one kind do not determine a temperature; the joint one is used instead."""
+_ABSTAIN_SHARE = 0.1
+"""Of the utterances, those whose top probability is least: below it the model abstains."""
 
 
 def calibrate(
@@ -52,8 +56,7 @@ def calibrate(
         whole = _stack([part.arrays() for part in parts])
         halves = [np.asarray(half, dtype=np.int64) for half in speaker_halves(items, seed)]
         groups = [_rows(whole, half) for half in halves if len(half)]
-    together = _stack(groups)
-    calibration = _fit(together, objective)
+    calibration = fit_calibration(_stack(groups), objective)
     report: dict[str, Any] = {
         "temperature": {
             "both": calibration.temperature_both, "audio": calibration.temperature_audio,
@@ -72,9 +75,30 @@ def calibrate(
     return calibration, report
 
 
-def _fit(stacked: Stacked, objective: Objective) -> Calibration:
-    logits, targets, audio, text, shares = (torch.from_numpy(stacked[name]) for name in _NAMES)
-    return fit_calibration(logits, targets, audio, text, objective, shares=shares)
+def fit_calibration(stacked: Stacked, objective: Objective) -> Calibration:
+    """Fit temperatures, thresholds and the abstention level.
+
+    Args:
+        stacked: utterances that training has not seen, in every condition of use (voice alone, words alone, both):
+            a condition with fewer than 20 takes the joint temperature. Targets from 0.5 on count as present.
+    """
+    audio, text = stacked["audio"], stacked["text"]
+    joint = _temperature(stacked, objective)
+    both, voice, words = (
+        _temperature(_rows(stacked, rows), objective) if rows.sum() >= _LEAST_ITEMS else joint
+        for rows in (audio & text, audio & ~text, text & ~audio)
+    )
+    result = Calibration(
+        temperature_both=both[0], temperature_audio=voice[0], temperature_text=words[0],
+        known_both=both[1], known_audio=voice[1], thresholds=[0.5] * stacked["logits"].shape[1],
+    )  # fmt: skip
+    p = _scaled(result, stacked, objective)
+    return result.model_copy(
+        update={
+            "thresholds": fit_thresholds(p, stacked["targets"] >= 0.5),
+            "abstain_confidence": float(np.quantile(p.max(1), _ABSTAIN_SHARE)),
+        }
+    )
 
 
 def _held_out(groups: Sequence[Stacked], objective: Objective) -> dict[str, float]:
@@ -83,7 +107,7 @@ def _held_out(groups: Sequence[Stacked], objective: Objective) -> dict[str, floa
     p = []
     for index, group in enumerate(groups):
         others = _stack([other for k, other in enumerate(groups) if k != index])
-        p.append(_scaled(_fit(others, objective), group, objective))
+        p.append(_scaled(fit_calibration(others, objective), group, objective))
     whole, judged = _stack(groups), np.concatenate(p)
     true = whole["targets"].argmax(1)
     raw = probabilities(whole["logits"], objective)
@@ -122,3 +146,56 @@ def _stack(parts: Sequence[Stacked]) -> Stacked:
 def _rows(stacked: Stacked, rows: np.ndarray) -> Stacked:
     """Those of an index or a mask."""
     return {name: values[rows] for name, values in stacked.items()}
+
+
+def fit_thresholds(p: np.ndarray, present: np.ndarray) -> list[float]:
+    """For each label the probability threshold of greatest F1 (the midpoint between neighbours).
+
+    Args:
+        p: [N, L] calibrated probabilities.
+        present: [N, L] bool. A label that never occurs keeps 0.5.
+    """
+    thresholds = []
+    for column, truth in zip(p.T, present.T, strict=True):
+        if not truth.any():
+            thresholds.append(0.5)
+            continue
+        order = np.argsort(-column, kind="stable")
+        ranked = column[order]
+        hits = np.cumsum(truth[order])
+        f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + truth.sum())
+        # A threshold cannot separate equal probabilities: only ends of ties are candidates.
+        f1[:-1][ranked[:-1] == ranked[1:]] = -1.0
+        best = int(np.argmax(f1))
+        below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+        thresholds.append(float((ranked[best] + below) / 2))
+    return thresholds
+
+
+def _temperature(stacked: Stacked, objective: Objective) -> tuple[list[float], tuple[float, float]]:
+    """The temperature(s) and the two factors on them of least negative log-likelihood, by L-BFGS on their
+    logarithm."""
+    logits, targets, shares = (
+        torch.from_numpy(stacked[name]).double() for name in ("logits", "targets", "shares")
+    )
+    count = logits.shape[-1] if objective == "multi_label" else 1
+    log_t = torch.zeros(count, dtype=torch.float64, requires_grad=True)
+    log_known = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_t, log_known], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        scaled = logits / (log_t + (shares @ log_known)[:, None]).exp()
+        if objective == "multi_label":
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(scaled, targets)
+        else:
+            loss = torch.nn.functional.cross_entropy(scaled, targets)
+        # A perfectly separable split would send the temperature to 0.
+        loss = loss + 1e-3 * (log_t.square().mean() + log_known.square().mean())
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    temperatures, known = (x.detach().exp().clamp(0.05, 20.0) for x in (log_t, log_known))
+    return temperatures.tolist(), (float(known[0]), float(known[1]))

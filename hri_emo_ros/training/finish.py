@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.json_files import write_json
 from hri_emo_ros.model.bundle import Bundle, save_bundle
 from hri_emo_ros.model.calibration import Calibration
@@ -131,8 +131,8 @@ def _facts(trained: Trained) -> dict[str, Any]:
         "leave_corpus_out": recipe.data.leave_corpus_out,
         "seed": recipe.seed,
         "parameters": sum(p.numel() for p in trained.network.model.parameters()),
-        "train_by_corpus": _by_corpus(data.train),
-        "validation_by_corpus": _by_corpus(data.validation),
+        "train_by_corpus": dict(Counter(item.corpus for item in data.train)),
+        "validation_by_corpus": dict(Counter(item.corpus for item in data.validation)),
         "left_out": data.left_out,
         "shared_speakers": data.shared_speakers,
         "constructed": trained.constructed,
@@ -140,11 +140,6 @@ def _facts(trained: Trained) -> dict[str, Any]:
         "seconds": trained.seconds,
         "history": trained.history,
     }
-
-
-def _by_corpus(items: Sequence[Item]) -> Mapping[str, int]:
-    names = [item.corpus for item in items]
-    return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def write_manifest(path: Path, predictions: Predictions, labels: Sequence[str]) -> None:

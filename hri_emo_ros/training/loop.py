@@ -29,7 +29,7 @@ from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.noise import NoiseBank
 from hri_emo_ros.model.encoders import AudioEncoder
 from hri_emo_ros.model.network import EmotionModel
-from hri_emo_ros.training.augment import Condition, Conditions, Listener, WaveformAugment
+from hri_emo_ros.training.augment import Conditions, Listener, WaveformAugment
 from hri_emo_ros.training.batches import BatchMaker, Sources, babble_beside
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import stated
@@ -110,7 +110,7 @@ def prepare(
     waveform = (
         section.waveform if voices else WaveformSection()
     )  # a stage of words alone needs none
-    most = int(recipe.data.max_seconds * SAMPLE_RATE)
+    most = int(recipe.model.max_audio_seconds * SAMPLE_RATE)
     listener = Listener(WaveformAugment(waveform, rooms), bank, most)
     texts = [i.text for i in data.train if i.text]
     quality = {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}
@@ -225,9 +225,7 @@ class Trainer:
         self.maker, self.lengths = parts.maker, parts.lengths
         self.sampler = Sampler(recipe, self.data.train, self.lengths)
         self.examples = validation_examples(recipe, self.data.validation)
-        self.conditions: list[Condition] | None = (
-            stated(self.truthful, self.examples) if fusion else None
-        )
+        self.conditions = stated(self.truthful, self.examples)
         self.module = TrainingModule(
             self.network.model, recipe.loss, recipe.pretrained.freeze_heads
         )

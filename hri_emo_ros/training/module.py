@@ -92,10 +92,7 @@ class TrainingModule(nn.Module):
         training its networks are judged one by one: what they have in common they must not divide up."""
         model, config = self.model, self.model.config.baseline
         assert config is not None
-        baseline = model.baseline
-        usual = baseline.known(batch.model.baseline)
-        relative = baseline.read((statistics - usual) / baseline.deviation)
-        absolute = baseline.read((statistics - baseline.population) / baseline.deviation)
+        relative, absolute = model.baseline.compare(statistics, batch.model.baseline)
         present = batch.model.audio_present
         known = shares(batch.model.heard, config)
         nothing = statistics.new_zeros(len(statistics), 1, 1)

@@ -92,7 +92,7 @@ class Predictions:
 
 @dataclass
 class Scorer:
-    """Scores examples with the weights as they are, without augmentation.
+    """Scores examples with the weights as they are.
 
     Attributes:
         lengths: an item's cost by id; examples of like length share a batch.
@@ -107,14 +107,10 @@ class Scorer:
     def __call__(
         self,
         examples: Sequence[Example],
-        conditions: Sequence[Condition] | None = None,
+        conditions: Sequence[Condition],
         known: tuple[int, int] = (0, 0),
     ) -> Predictions:
-        """Score examples in the given conditions, None for as they are.
-
-        Args:
-            known: see `BatchMaker.clean`.
-        """
+        """Score examples in conditions; `known` as for `BatchMaker.stated`."""
         was_training = self.module.training
         self.module.eval()
         order = np.argsort([self.lengths.get(e.item.id, 0.0) for e in examples], kind="stable")
@@ -122,8 +118,8 @@ class Scorer:
         parts, total = [], 0.0
         for start in range(0, len(examples), _BATCH):
             rows = order[start : start + _BATCH]
-            given = [conditions[i] for i in rows] if conditions is not None else None
-            batch = self.maker.clean([examples[i] for i in rows], given, known).to(self.device)
+            chosen = [examples[i] for i in rows], [conditions[i] for i in rows]
+            batch = self.maker.stated(*chosen, known).to(self.device)
             result = self.module(batch)
             output = result.output
             weight = torch.from_numpy(modality_weights(output.numpy(), objective).audio)

@@ -56,8 +56,6 @@ class DataSection(Section):
     """Validation fold of corpora split by ``folds``; None trains on all of them."""
     leave_corpus_out: str | None = None
     """Validate on this corpus alone, train on all others."""
-    max_seconds: float = Field(15.0, gt=0.0)
-    """Longer clips are cropped: at a random position in training, to the end elsewhere."""
 
 
 class PretrainedSection(Section):

@@ -48,11 +48,11 @@ def fit_speech(
         heard = torch.from_numpy(states.encode(sound).astype(np.float32))[None]
         everywhere = torch.ones(heard.shape[:2], dtype=torch.bool)
         statistics.append(voice_statistics(heard, everywhere)[0].numpy())
-    baseline = model.baseline
-    difference = (torch.from_numpy(np.stack(statistics)) - baseline.population) / baseline.deviation
+    population = model.baseline.population[None]
+    _, absolute = model.baseline.compare(torch.from_numpy(np.stack(statistics)), population)
     is_speech = np.arange(len(statistics)) < len(voices)
     fitted = LogisticRegression(C=_STRENGTH, max_iter=500, class_weight="balanced").fit(
-        baseline.read(difference).numpy(), is_speech
+        absolute.numpy(), is_speech
     )
     model.speech.weight.copy_(torch.from_numpy(fitted.coef_))
     model.speech.bias.copy_(torch.from_numpy(fitted.intercept_))

@@ -45,9 +45,6 @@ class UnheardVoices:
     def __call__(self, item: Item, statistics: FloatArray, known: Baseline) -> FloatArray:
         """Logits [L] by the run that has not heard the speaker; NaN where every run has."""
         baseline, head, own = self._heads[self._run_of.get(item.id, 0)]
-        usual = torch.stack([torch.from_numpy(known.mean), baseline.population])
-        difference = (torch.from_numpy(statistics) - usual) / baseline.deviation
-        relative, absolute = baseline.read(difference).split(1)
-        present = torch.ones(1, dtype=torch.bool)
-        logits: FloatArray = head.views(relative, absolute, present, own)[0].numpy()
+        views = baseline.compare(*(torch.from_numpy(x)[None] for x in (statistics, known.mean)))
+        logits: FloatArray = head.views(*views, torch.ones(1, dtype=torch.bool), own)[0].numpy()
         return logits if item.id in self._run_of else np.full_like(logits, np.nan)
