@@ -27,7 +27,7 @@ def logits(bundle):
 
 @pytest.mark.parametrize("head", ["hri_emo", "late_fusion", "audio_only", "text_only"])
 @pytest.mark.parametrize(
-    ("audio", "text"), [("compact", "compact"), ("wavlm", "roberta"), ("wav2vec2", "bert")]
+    ("audio", "text"), [("compact", "bert"), ("wavlm", "roberta"), ("wav2vec2", "bert")]
 )
 def test_float32_loads_back_exactly_without_network_or_other_folders(
     head, audio, text, tmp_path, monkeypatch
@@ -208,7 +208,7 @@ def test_names_are_found_in_the_ament_share_folder(tmp_path, tiny_bundle, monkey
 def test_a_text_model_without_its_tokenizer_is_not_saved(tmp_path):
     bundle = tiny_model(tiny_config())
     bundle.tokenizer = None
-    with pytest.raises(HriEmoError, match=r"model\.text\.tokenizer"):
+    with pytest.raises(HriEmoError, match="text encoder needs a tokenizer"):
         save_bundle(bundle, tmp_path / "x")
 
 

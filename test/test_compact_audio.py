@@ -9,11 +9,14 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from hri_emo_ros.data.clips import decode
+from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.compact_audio import (
     CompactAudioConfig,
     CompactAudioEncoder,
 )
+from hri_emo_ros.model.config import VoiceSpec
 from hri_emo_ros.model.layers import AttentiveStatistics
+from hri_emo_ros.model.packaged import packaged_encoder
 
 RATE = 16000
 CLIPS = Path(__file__).parent / "data"
@@ -46,13 +49,13 @@ def test_an_item_in_a_padded_batch_equals_the_item_alone(encoder):
     # What stands in the padding must not matter.
     batch = torch.nn.utils.rnn.pad_sequence(clips, True, padding_value=0.5)
     together = encoder(batch, mask)
-    assert together.last_hidden_state.shape[:2] == encoder.frame_mask(mask).shape
-    pooling = AttentiveStatistics(encoder.config.hidden_size).eval()
+    assert together.last_hidden_state.shape[:2] == together.frame_mask.shape
+    pooling = AttentiveStatistics(encoder.state_size).eval()
     pooled = pooling(together.last_hidden_state, together.frame_mask)
     for i, clip in enumerate(clips):
         alone = encoder(clip[None])
         frames = alone.last_hidden_state.shape[1]
-        assert encoder.frame_mask(mask)[i].sum() == frames
+        assert together.frame_mask[i].sum() == alone.frame_mask.sum()
         torch.testing.assert_close(
             together.last_hidden_state[i, :frames], alone.last_hidden_state[0], atol=1e-5, rtol=0
         )
@@ -130,3 +133,13 @@ def test_every_weight_learns(encoder):
     assert all(p.grad is not None for p in encoder.parameters())
     encoder.zero_grad()
     encoder.eval()
+
+
+def test_layers_and_heads_that_do_not_fit_are_named(tmp_path):
+    with pytest.raises(HriEmoError, match=r"'state_layers' is \[1, 4\], must be layers 1 to 3"):
+        CompactAudioConfig(state_layers=(1, 4))
+    with pytest.raises(HriEmoError, match="'hidden_size' is 100, must be a multiple"):
+        CompactAudioConfig(hidden_size=100)
+    spec = VoiceSpec(name="whisper-base", config={"num_hidden_layers": 3, "floor_db": 50.0})
+    with pytest.raises(HriEmoError, match=r"has num_hidden_layers, floor_db, must have"):
+        packaged_encoder(spec, tmp_path)

@@ -22,9 +22,10 @@ from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.model.output import ModelOutput
-from hri_emo_ros.training.known import KNOWN, Rooms
+from hri_emo_ros.training.known import KNOWN
 from hri_emo_ros.training.loop import Trainer
 from hri_emo_ros.training.recipe import parse_recipe
+from hri_emo_ros.training.voices import Rooms
 
 RECIPE = {
     "name": "voice",
@@ -123,7 +124,7 @@ def test_statistics_alone_give_the_answer_that_the_clip_gives(trainer, tmp_path)
 
 def test_the_temperature_is_fitted_to_what_was_known(trainer):
     result = trainer.run(resume=True)
-    assert 1.0 not in result["calibration"]["known"]["audio"]
+    assert 1.0 not in result["calibration"]["known_audio"]
 
 
 def test_a_label_that_a_corpus_lacks_is_not_held_against_its_voices():
@@ -152,8 +153,8 @@ def test_speech_is_told_from_other_sounds_in_training_already(trainer):
     baseline = model.baseline
 
     def logit(statistics: list[torch.Tensor]) -> torch.Tensor:
-        difference = (torch.stack(statistics) - baseline.population) / baseline.deviation
-        return model.speech(baseline.read(difference)).detach().squeeze(1)
+        _, absolute = baseline.compare(torch.stack(statistics), baseline.population)
+        return model.speech(absolute).detach().squeeze(1)
 
     assert (logit(heard) > 0).float().mean() > 0.8
     assert (logit(other) < 0).float().mean() > 0.6

@@ -9,7 +9,7 @@ from tiny_models import AUDIO_CONFIGS, TEXT_CONFIGS, tiny_config, tiny_model, vo
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.bundle import find_bundle, load_bundle
-from hri_emo_ros.model.config import EncoderSpec, ModelConfig
+from hri_emo_ros.model.config import ModelConfig, VoiceSpec, WordsSpec
 from hri_emo_ros.model.encoders import AudioEncoder, TextEncoder
 from hri_emo_ros.model.network import EmotionModel
 
@@ -27,7 +27,7 @@ def test_states_are_those_of_transformers_own_model(kind, tmp_path):
     original = AutoModel.from_config(AutoConfig.for_model(**AUDIO_CONFIGS[kind])).eval()
     original.save_pretrained(tmp_path)
     encoder = AudioEncoder(
-        EncoderSpec(kind="transformers", name=str(tmp_path), normalize=False)
+        VoiceSpec(kind="transformers", name=str(tmp_path), normalize=False)
     ).eval()
     samples, mask = samples_and_mask()
     with torch.no_grad():
@@ -42,14 +42,14 @@ def test_the_preprocessor_file_decides_about_normalisation(tmp_path):
     from transformers import AutoConfig, AutoModel
 
     AutoModel.from_config(AutoConfig.for_model(**AUDIO_CONFIGS["wavlm"])).save_pretrained(tmp_path)
-    spec = EncoderSpec(kind="transformers", name=str(tmp_path))
+    spec = VoiceSpec(kind="transformers", name=str(tmp_path))
     assert AudioEncoder(spec).normalize
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
     assert not AudioEncoder(spec).normalize
 
 
 def test_normalised_encoders_do_not_hear_the_level():
-    encoder = AudioEncoder(EncoderSpec(kind="transformers", config=AUDIO_CONFIGS["hubert"])).eval()
+    encoder = AudioEncoder(VoiceSpec(kind="transformers", config=AUDIO_CONFIGS["hubert"])).eval()
     samples, mask = samples_and_mask()
     with torch.no_grad():
         torch.testing.assert_close(
@@ -59,11 +59,12 @@ def test_normalised_encoders_do_not_hear_the_level():
 
 @pytest.mark.parametrize("layers", [0, 1, 2, -1])
 def test_only_the_last_n_layers_learn(layers):
-    for make, configs in ((AudioEncoder, AUDIO_CONFIGS), (TextEncoder, TEXT_CONFIGS)):
+    for make, spec, configs in (
+        (AudioEncoder, VoiceSpec, AUDIO_CONFIGS),
+        (TextEncoder, WordsSpec, TEXT_CONFIGS),
+    ):
         config = next(iter(configs.values()))
-        encoder = make(
-            EncoderSpec(kind="transformers", config=config, unfreeze_last_n_layers=layers)
-        )
+        encoder = make(spec(kind="transformers", config=config, unfreeze_last_n_layers=layers))
         learning = {name for name, p in encoder.named_parameters() if p.requires_grad}
         if layers == 0:
             assert not learning
@@ -75,13 +76,13 @@ def test_only_the_last_n_layers_learn(layers):
 
 
 def test_more_layers_than_there_are_is_an_error_that_names_the_parameter():
-    spec = EncoderSpec(kind="transformers", config=AUDIO_CONFIGS["wavlm"], unfreeze_last_n_layers=5)
+    spec = VoiceSpec(kind="transformers", config=AUDIO_CONFIGS["wavlm"], unfreeze_last_n_layers=5)
     with pytest.raises(HriEmoError, match="unfreeze_last_n_layers' is 5, must be -1 to 2"):
         AudioEncoder(spec)
 
 
 def test_a_frozen_encoder_stays_in_evaluation_mode_while_training():
-    encoder = AudioEncoder(EncoderSpec(kind="transformers", config=AUDIO_CONFIGS["wavlm"]))
+    encoder = AudioEncoder(VoiceSpec(kind="transformers", config=AUDIO_CONFIGS["wavlm"]))
     encoder.train()
     samples, mask = samples_and_mask()
     assert torch.equal(encoder(samples, mask)[0], encoder(samples, mask)[0])
@@ -89,7 +90,7 @@ def test_a_frozen_encoder_stays_in_evaluation_mode_while_training():
 
 @pytest.mark.parametrize("kind", ["wavlm", "hubert"])
 def test_a_weighted_layer_sum_is_learned_while_the_layers_are_frozen(kind):
-    spec = EncoderSpec(kind="transformers", config=AUDIO_CONFIGS[kind], layer_weighted_sum=True)
+    spec = VoiceSpec(kind="transformers", config=AUDIO_CONFIGS[kind], layer_weighted_sum=True)
     encoder = AudioEncoder(spec)
     samples, mask = samples_and_mask()
     states, _ = encoder(samples, mask)
@@ -101,8 +102,8 @@ def test_a_weighted_layer_sum_is_learned_while_the_layers_are_frozen(kind):
 
 def test_a_missing_folder_is_named_without_touching_the_network():
     for spec in (
-        {"audio": EncoderSpec(kind="transformers", name="no/such-model")},
-        {"head": "text_only", "text": EncoderSpec(kind="transformers", name="no/such-model")},
+        {"audio": VoiceSpec(kind="transformers", name="no/such-model")},
+        {"head": "text_only", "text": WordsSpec(kind="transformers", name="no/such-model")},
     ):
         with pytest.raises(HriEmoError, match=r"no/such-model.*allow_download"):
             EmotionModel(ModelConfig(**spec))
@@ -110,7 +111,11 @@ def test_a_missing_folder_is_named_without_touching_the_network():
 
 def test_wrong_model_settings_are_refused():
     with pytest.raises(ValueError, match="width"):
-        EncoderSpec(kind="features")
+        VoiceSpec(kind="features")
+    with pytest.raises(ValueError, match="'layer_weighted_sum' is for kind 'transformers'"):
+        VoiceSpec(kind="compact", layer_weighted_sum=True)
+    with pytest.raises(ValueError, match="'transformers' or 'features'"):
+        WordsSpec(kind="compact")
     with pytest.raises(ValueError, match="multiple of attention_heads"):
         tiny_config(d_model=18, attention_heads=4)
     with pytest.raises(ValueError, match="different"):

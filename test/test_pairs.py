@@ -91,7 +91,7 @@ def test_an_emotion_stands_beside_neutral_words_unless_it_cannot_be_heard():
 def conditions(jitter: bool = False, **settings) -> Conditions:
     section = AugmentSection.model_validate(settings)
     texts = [item.text for item in TEXTS]
-    return Conditions(section, texts, TEXTS, {"v/sad0": (35.0, 1.5)}, ["babble"], jitter)
+    return Conditions(section, texts, TEXTS, {"v/sad0": 35.0}, ["babble"], jitter)
 
 
 def test_examples_without_noise_and_word_errors_are_left_alone():

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from hri_emo_ros.data.corpus import make_corpus
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.training.recipe import (
     Recipe,
-    fields_of,
     load_recipes,
     pick_stages,
     section_of,
@@ -113,44 +114,65 @@ def test_shipped_stages_build_on_earlier_ones(path):
         earlier.add(recipe.stage)
 
 
+ELSEWHERE = {
+    "stage": "the name of an entry of `stages`",
+    "calibrate_on": "filled in from `left_out`",
+    "pretrained.unheard_runs": "filled in from `pretrained.unheard`",
+    "data.fold": "--fold, and the runs of `left_out`",
+    "data.leave_corpus_out": "--set, and the runs of `left_out`",
+    "data.corpora.path": "where somebody keeps a corpus, or a manifest of their own",
+    "model.labels": "part of a bundle: what its answers are called",
+    "model.audio.normalize": "part of a bundle: told by the encoder's own files",
+    "model.text.config": "part of a bundle: the encoder's own configuration",
+}
+"""Settings that no recipe in config/train has to make, and who makes them."""
+
+
 def test_every_setting_is_used_by_a_shipped_recipe():
-    """But for the network's own, which bundles fill in, and what the command line or a manifest's owner sets."""
-    used: set[str] = set()
+    used = {key for key, _ in made()}
+    assert set(settings(Recipe)) - used == set(ELSEWHERE)
+
+
+def test_every_choice_that_a_setting_offers_is_used_by_a_shipped_recipe():
+    """Where none makes the setting, the default is."""
+    used = {(key, value) for key, value in made() if isinstance(value, str)}
+    unused = {
+        (key, choice)
+        for key, field in settings(Recipe).items()
+        for kind in (field.annotation, *get_args(field.annotation))
+        for choice in (get_args(kind) if get_origin(kind) is Literal else ())
+        if choice != field.default and (key, choice) not in used
+    }
+    assert unused == set()
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every key of the schema, by dotted name."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        inner = settings(section, f"{prefix}{name}.") if section is not None else {}
+        found |= inner or {f"{prefix}{name}": field}
+    return found
+
+
+def made() -> set[tuple[str, Any]]:
+    """Every key that a shipped recipe sets, by dotted name, with its value where that is a plain one."""
+    found: set[tuple[str, Any]] = set()
     for path in SHIPPED:
         data = yaml.safe_load(path.read_text())
         for stage in [data, *data.get("stages", ())]:
-            used |= set(leaves(stage))
-    elsewhere = {
-        "stage",
-        "data.fold",
-        "data.leave_corpus_out",
-        "data.corpora.path",
-        "calibrate_on",
-        "pretrained.unheard_runs",
-    }
-    assert set(settings(Recipe)) - used - elsewhere == set()
+            found |= set(leaves(stage))
+    return found
 
 
-def settings(model: Any, prefix: str = "") -> Iterator[str]:
-    """Every key of the schema, by dotted name."""
-    for name, annotation in fields_of(model).items():
-        section = section_of(annotation)
-        if f"{prefix}{name}" == "model":
-            continue
-        if section is None:
-            yield f"{prefix}{name}"
-        else:
-            yield from settings(section, f"{prefix}{name}.")
-
-
-def leaves(value: Any, prefix: str = "") -> Iterator[str]:
-    """Every key that a recipe sets, by dotted name."""
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         for entry in value:
             yield from leaves(entry, prefix)
     elif isinstance(value, dict):
-        yield prefix.rstrip(".")
+        yield prefix.rstrip("."), None
         for key, inner in value.items():
             yield from leaves(inner, f"{prefix}{key}.")
     else:
-        yield prefix.rstrip(".")
+        yield prefix.rstrip("."), value if isinstance(value, str) else None

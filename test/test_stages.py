@@ -11,7 +11,7 @@ import corpus_trees
 import pytest
 import torch
 from rich.console import Console
-from tiny_models import COMPACT_AUDIO, COMPACT_TEXT
+from tiny_models import COMPACT_AUDIO, tiny_text_encoder
 
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.evaluation.evaluate import read_rows
@@ -28,7 +28,7 @@ from hri_emo_ros.training.unheard import UnheardVoices
 STAGES = {
     "name": "three",
     "data": {"fold": 5},
-    "model": {"max_text_tokens": 32, "head_hidden": 16, "head_norm": "batch", "d_model": 16,
+    "model": {"max_text_tokens": 32, "head_hidden": 16, "d_model": 16,
               "feedforward": 32, "attention_heads": 2, "gate_hidden": 8, "voice_components": [8]},
     "optim": {"epochs": 1, "batch_size": 8},
 }  # fmt: skip
@@ -54,17 +54,16 @@ def stage(name: str, **sections) -> Recipe:
 
 def three_stages() -> list[Recipe]:
     compact_audio = {"kind": "compact", "config": COMPACT_AUDIO, "unfreeze_last_n_layers": 0}
-    compact_text = {"kind": "compact", "config": COMPACT_TEXT}
+    text = {"name": tiny_text_encoder(), "unfreeze_last_n_layers": -1}
     voice = stage("voice", data={"fold": 5, "corpora": [_RAVDESS]},
                   model={"head": "audio_only", "audio": compact_audio, "baseline": {}},
                   augment={"versions": 1, "noise": {"p": 0.5}})  # fmt: skip
     words = stage("words", data={"fold": 5, "corpora": [_GOEMOTIONS]},
-                  model={"head": "text_only", "text": compact_text},
+                  model={"head": "text_only", "text": text},
                   augment={"words": {"lower": 0.5, "errors": 0.5}})  # fmt: skip
-    frozen = {"kind": "compact", "unfreeze_last_n_layers": 0}
     fusion = stage(
         "fusion", data={"fold": 5, "corpora": [_RAVDESS, _GOEMOTIONS]},
-        model={"head": "hri_emo", "audio": frozen, "text": frozen, "baseline": {}},
+        model={"head": "hri_emo", "audio": {"kind": "compact"}, "baseline": {}},
         pretrained={"audio": "stage:voice", "text": "stage:words", "freeze_heads": True},
         pairs={"per_epoch": 24, "validation": 12},
         augment={"versions": 1, "noise": {"p": 0.5}, "drop": {"audio": 0.1, "text": 0.1},
@@ -184,9 +183,9 @@ def test_a_model_trained_on_everything_takes_its_folds_calibration(staged, root,
     recipe = recipe.model_copy(update={"data": data, "calibrate_on": [str(folder / "fusion")]})
     result = Trainer(recipe, root, tmp_path / "all").run()
     assert "validation" not in result
-    fitted = results[-1]["calibration"]["temperature"]
-    for part, temperature in result["calibration"]["temperature"].items():
-        assert temperature == pytest.approx(fitted[part], rel=0.01)
+    fitted = results[-1]["calibration"]
+    for part in ("temperature_both", "temperature_audio", "temperature_text"):
+        assert result["calibration"][part] == pytest.approx(fitted[part], rel=0.01)
 
 
 def test_one_command_trains_what_leaves_people_out_first_and_calibrates_on_it(root, tmp_path):

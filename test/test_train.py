@@ -20,9 +20,10 @@ import yaml
 from tiny_models import (
     AUDIO_CONFIGS,
     COMPACT_AUDIO,
-    COMPACT_TEXT,
+    TEXT_CONFIGS,
     tiny_config,
     tiny_model,
+    tiny_text_encoder,
 )
 
 from hri_emo_ros.audio.files import read_audio
@@ -31,7 +32,7 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.batch import collate
 from hri_emo_ros.model.bundle import Bundle, load_bundle, save_bundle
 from hri_emo_ros.model.calibration import Calibration
-from hri_emo_ros.model.config import EncoderSpec
+from hri_emo_ros.model.config import VoiceSpec
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.training.card import write_card
 from hri_emo_ros.training.items import load_data
@@ -44,8 +45,8 @@ from hri_emo_ros.training.voices import VoiceStates
 VOICE = {
     "name": "voice",
     "data": {"corpora": [{"name": "ravdess", "path": "ravdess"}], "fold": 5},
-    "model": {"head": "audio_only", "audio": {"kind": "compact", "config": COMPACT_AUDIO},
-              "head_hidden": 16, "head_norm": "batch"},
+    "model": {"head": "audio_only", "head_hidden": 16,
+              "audio": {"kind": "compact", "config": COMPACT_AUDIO, "unfreeze_last_n_layers": -1}},
     "augment": {"waveform": {"gain": 0.5, "crop": 0.3}, "noise": {"p": 0.3}},
     "optim": {"epochs": 4, "batch_size": 8, "lr": 3e-3, "ema": 0.9, "balance": 0.5},
 }  # fmt: skip
@@ -186,8 +187,16 @@ def test_states_of_a_frozen_encoder_are_kept_and_are_those_of_the_clip(root, tmp
     bundle = Bundle(network.model, None, Calibration.identity(len(recipe.model.labels)))
     save_bundle(bundle, tmp_path / "kept_encoder")
     encoder = load_bundle(tmp_path / "kept_encoder").model.audio_encoder
-    again = VoiceStates(tmp_path / "kept" / "states", encoder, states.listener, states._recipe, 2)
-    again.load(first.data.train, first.maker.version, True, lambda: None)
+    again = VoiceStates(
+        states.folder,
+        encoder,
+        states.listener,
+        states.conditions,
+        states.rooms,
+        states._settings,
+        2,
+    )
+    again.load(first.data.train, True, lambda: None)
     assert files == {f: f.stat().st_mtime_ns for f in (tmp_path / "kept" / "states").rglob("*.npz")}
 
 
@@ -203,7 +212,7 @@ def test_the_seed_systems_train_on_paired_waveforms(head, versions, root, tmp_pa
                 "audio": {"kind": "transformers", "config": AUDIO_CONFIGS["wavlm"],
                           "layer_weighted_sum": head == "hri_emo",
                           "unfreeze_last_n_layers": 1 if head == "hri_emo" else 0},
-                "text": {"kind": "compact", "config": COMPACT_TEXT},
+                "text": {"name": tiny_text_encoder(), "unfreeze_last_n_layers": -1},
             },
             "augment": {"versions": versions, "waveform": {"gain": 1.0, "crop": 0.5},
                         "noise": {"p": 0.5}, "drop": {"text": 0.2}},
@@ -223,8 +232,8 @@ def test_multi_label_features_train_on_the_official_split(root, tmp_path):
             "name": "mosei",
             "data": {"corpora": [{"name": "mosei", "path": "mosei",
                                   "split": {"method": "official"}}]},
-            "model": {"head": "hri_emo", "objective": "multi_label", "d_model": 16,
-                      "feedforward": 32, "attention_heads": 2,
+            "model": {"head": "hri_emo", "objective": "multi_label", "unimodal_path": False,
+                      "d_model": 16, "feedforward": 32, "attention_heads": 2,
                       "audio": {"kind": "features", "width": 74},
                       "text": {"kind": "features", "width": 300}},
             "augment": {"drop": {"audio": 0.2, "text": 0.2}},
@@ -307,15 +316,15 @@ def test_the_large_recipes_take_a_real_step_at_any_size():
     recipe = parse_recipe(
         {"model": {"head": "hri_emo", "d_model": 16, "feedforward": 32, "attention_heads": 2,
                    "audio": {"kind": "transformers", "config": AUDIO_CONFIGS["hubert"]},
-                   "text": {"kind": "compact", "config": COMPACT_TEXT}}}
+                   "text": {"config": TEXT_CONFIGS["bert"], "unfreeze_last_n_layers": -1}}}
     )  # fmt: skip
     result = dry_run(recipe, audio_seconds=1.0)
     assert result.step_seconds > 0
     assert result.trainable < result.parameters
-    spec = EncoderSpec(kind="transformers", name="facebook/hubert-base-ls960")
+    spec = VoiceSpec(kind="transformers", name="facebook/hubert-base-ls960")
     assert random_encoder(spec, "audio").config == {"model_type": "hubert"}
     with pytest.raises(HriEmoError, match="architecture is not known"):
-        random_encoder(EncoderSpec(kind="transformers", name="somebody/else"), "audio")
+        random_encoder(VoiceSpec(kind="transformers", name="somebody/else"), "audio")
 
 
 def test_the_card_puts_folds_together_and_names_where_encoders_come_from(tmp_path):

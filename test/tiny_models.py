@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,7 @@ import torch
 
 from hri_emo_ros.model.bundle import Bundle
 from hri_emo_ros.model.calibration import Calibration
-from hri_emo_ros.model.config import EncoderSpec, ModelConfig
+from hri_emo_ros.model.config import ModelConfig, VoiceSpec, WordsSpec
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.tokenizer import TextTokenizer, train_tokenizer
@@ -49,37 +54,53 @@ AUDIO_CONFIGS: dict[str, dict[str, Any]] = {
     },
     "wav2vec2": {"model_type": "wav2vec2", **_SIZE, **_CONVOLUTIONS, "feat_extract_norm": "group"},
 }
+_WORDS = {**_SIZE, "vocab_size": 300}
 TEXT_CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": {"model_type": "bert", **_SIZE, "max_position_embeddings": 64},
-    "roberta": {"model_type": "roberta", **_SIZE, "max_position_embeddings": 66, "pad_token_id": 0},
+    "bert": {"model_type": "bert", **_WORDS, "max_position_embeddings": 64},
+    "roberta": {
+        "model_type": "roberta",
+        **_WORDS,
+        "max_position_embeddings": 66,
+        "pad_token_id": 0,
+    },
 }
 COMPACT_AUDIO = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-                 "conv_channels": 24, "query_size": 8, "value_size": 8, "intermediate_size": 32}  # fmt: skip
-COMPACT_TEXT = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48}
+                 "intermediate_size": 32, "state_layers": [1]}  # fmt: skip
 
 
 def tiny_tokenizer() -> TextTokenizer:
     return train_tokenizer(SENTENCES * 4, 300)
 
 
+@functools.cache
+def tiny_text_encoder() -> str:
+    """Folder of a BERT with random weights and its tokenizer, as a recipe names one."""
+    from transformers import AutoConfig, AutoModel
+
+    folder = Path(tempfile.mkdtemp(prefix="hri_emo_tiny_bert_"))
+    atexit.register(shutil.rmtree, folder, True)
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(**TEXT_CONFIGS["bert"])).save_pretrained(folder)
+    tiny_tokenizer().save(folder)
+    return str(folder)
+
+
 def tiny_config(
-    head: str = "hri_emo", audio: str = "compact", text: str = "compact", **changes: Any
+    head: str = "hri_emo", audio: str = "compact", text: str = "bert", **changes: Any
 ) -> ModelConfig:
     """A network a few thousand weights large; `audio` and `text` name the encoders' kinds."""
-    vocabulary = {"vocab_size": 300}
+    learns = {"unfreeze_last_n_layers": -1}
     audio_spec = (
-        EncoderSpec(kind="compact", config=COMPACT_AUDIO)
+        VoiceSpec(kind="compact", config=COMPACT_AUDIO, **learns)
         if audio == "compact"
-        else EncoderSpec(kind="features", width=74)
+        else VoiceSpec(kind="features", width=74)
         if audio == "features"
-        else EncoderSpec(kind="transformers", config=AUDIO_CONFIGS[audio])
+        else VoiceSpec(kind="transformers", config=AUDIO_CONFIGS[audio])
     )
     text_spec = (
-        EncoderSpec(kind="compact", config=COMPACT_TEXT | vocabulary)
-        if text == "compact"
-        else EncoderSpec(kind="features", width=300)
+        WordsSpec(kind="features", width=300)
         if text == "features"
-        else EncoderSpec(kind="transformers", config=TEXT_CONFIGS[text] | vocabulary)
+        else WordsSpec(kind="transformers", config=dict(TEXT_CONFIGS[text]), **learns)
     )
     values = {
         "d_model": 16,

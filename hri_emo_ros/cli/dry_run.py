@@ -43,10 +43,6 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "intermediate_size": 1536,
     },
 }  # fmt: skip
-_WHISPER_BASE = {
-    "hidden_size": 512, "conv_channels": 512, "num_attention_heads": 8, "query_size": 64,
-    "value_size": 64, "intermediate_size": 2048, "pool_first": False,
-}  # fmt: skip
 _WORDS = "that is not what i wanted to hear from you today at all"
 _BATCH, _SECONDS = 2, 5.0
 
@@ -81,9 +77,8 @@ def random_encoder(spec: EncoderSpec, modality: str) -> EncoderSpec:
     """
     if not spec.name or spec.kind == "features":
         return spec
-    if spec.kind == "compact":
-        config = {**_WHISPER_BASE, **(spec.config or {})}
-        return spec.model_copy(update={"name": "", "config": config})
+    if spec.kind == "compact":  # its defaults are whisper-base's
+        return spec.model_copy(update={"name": ""})
     if spec.name not in _KNOWN:
         raise HriEmoError(
             f"'model.{modality}.name' is '{spec.name}', whose architecture is not known to "

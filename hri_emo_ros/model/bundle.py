@@ -80,10 +80,10 @@ class BundleConfig(BaseModel):
     @model_validator(mode="after")
     def _contained(self) -> BundleConfig:
         for part, spec in (("audio", self.model.audio), ("text", self.model.text)):
-            if spec.name or spec.tokenizer or spec.allow_download:
+            if spec.name or spec.allow_download:
                 raise ValueError(
-                    f"model.{part} names an encoder elsewhere: name and tokenizer must be empty in a bundle, "
-                    "and allow_download false"
+                    f"model.{part} names an encoder elsewhere: name must be empty in a bundle, and allow_download "
+                    "false"
                 )
         _check_bounds("model", self.model.model_dump())
         return self
@@ -144,10 +144,10 @@ class Bundle:
 
     @property
     def document(self) -> BundleConfig:
-        """What config.json says, or would say if the encoders' own configurations were written into it."""
+        """What config.json says."""
         return BundleConfig(
             model_id=self.model_id or self.name,
-            model=self.model.config,
+            model=self.model.portable_config(),
             calibration=self.calibration,
             affect=self.affect or {},
             affect_source=self.affect_source if self.affect else "",
@@ -169,12 +169,9 @@ def save_bundle(
     from safetensors.torch import save
 
     folder = Path(path)
-    config = bundle.model.portable_config()
+    config = bundle.config
     if config.uses_text and config.text.kind != "features" and bundle.tokenizer is None:
-        raise HriEmoError(
-            f"cannot save bundle '{folder}': its text encoder needs a tokenizer "
-            "(parameter 'model.text.tokenizer')"
-        )
+        raise HriEmoError(f"cannot save bundle '{folder}': its text encoder needs a tokenizer")
     # Buffers (filter banks, running variances down to 1e-8) keep their precision: they are small.
     parameters = {name for name, _ in bundle.model.named_parameters()}
     dtype = getattr(torch, precision)
@@ -184,7 +181,7 @@ def save_bundle(
     }
     if bundle.affect is None:
         bundle.affect, bundle.affect_source = known_positions(config.labels), SOURCE
-    document = bundle.document.model_copy(update={"model": config})
+    document = bundle.document
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for graph in GRAPH_FILES.values():

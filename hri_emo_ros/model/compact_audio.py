@@ -1,11 +1,10 @@
 # Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """A compact voice encoder in the shape of Whisper's first layers: waveform -> log-mel -> states at 25 Hz.
 
-Two convolutions and a few Transformer layers over mel frames (Radford et al. 2022, arXiv:2212.04356),
-small enough for a robot's CPU, so that weights can be cut out of a pretrained Whisper
-(`model.whisper_weights`). It keeps the interface of transformers' speech encoders:
-``input_values`` and a sample ``attention_mask`` in, ``last_hidden_state`` out. Three properties hold
-by construction rather than by training:
+Two convolutions and a few Transformer layers over mel frames (Radford et al. 2022, arXiv:2212.04356), whose
+weights are those of a pretrained Whisper (`model.whisper_weights`). It keeps the interface of transformers'
+speech encoders: ``input_values`` and a sample ``attention_mask`` in, ``last_hidden_state`` out. Three
+properties hold by construction rather than by training:
 
 * level: powers are divided by the level of the utterance's loud frames, the floor is relative to
   it, and the noise that 16-bit rounding adds, which is not, is subtracted;
@@ -27,6 +26,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 
+from hri_emo_ros.errors import HriEmoError
+
 _TINY = 1e-12  # keeps divisions and logarithms finite on digital silence
 _WAVELENGTH = 10_000.0  # of the slowest position code, in frames, as in Whisper
 _ROUNDING_POWER = (1.0 / 32768) ** 2 / 12
@@ -43,18 +44,14 @@ class CompactAudioConfig(PreTrainedConfig):
         num_mel_bins, f_min, f_max: mel filter bank (Slaney's scale and normalisation; Hz).
         floor_db: soft floor below the utterance's level; hides the recording chain's own noise.
         active_db: frames further than this below the level of the utterance are silence.
-        active_margin: silent frames kept before the first and after the last active one. Above 0
-            a clip that starts with speech differs from the same clip after a second of silence.
         hidden_size: width of the hidden states.
         num_hidden_layers: Transformer layers.
-        conv_channels: between the two convolutions.
         num_attention_heads: of each layer.
-        query_size, value_size: of each head.
         intermediate_size: units of each feed-forward block.
-        state_layers: layers (1 is the first) whose states, side by side, are the output; empty gives the
-            normalised states of the last.
-        pool_first: average neighbouring states before the layers instead of behind them: half the work,
-            for layers that have learnt it.
+        state_layers: layers (1 is the first) whose states, side by side, are the output.
+
+    Raises:
+        HriEmoError: the heads do not divide the width, or a layer in `state_layers` is not there.
     """
 
     model_type = "hri_emo_compact_audio"
@@ -69,27 +66,29 @@ class CompactAudioConfig(PreTrainedConfig):
         f_max: float = 8000.0,
         floor_db: float = 60.0,
         active_db: float = 40.0,
-        active_margin: int = 0,
         hidden_size: int = 512,
-        conv_channels: int = 320,
         num_hidden_layers: int = 3,
         num_attention_heads: int = 8,
-        query_size: int = 32,
-        value_size: int = 32,
-        intermediate_size: int = 512,
-        state_layers: Sequence[int] = (),
-        pool_first: bool = True,
+        intermediate_size: int = 2048,
+        state_layers: Sequence[int] = (1, 3),
         **kwargs: object,
     ) -> None:
         self.sampling_rate = sampling_rate
         self.n_fft, self.hop_length = n_fft, hop_length
         self.num_mel_bins, self.f_min, self.f_max = num_mel_bins, f_min, f_max
-        self.floor_db, self.active_db, self.active_margin = floor_db, active_db, active_margin
+        self.floor_db, self.active_db = floor_db, active_db
         self.hidden_size, self.num_hidden_layers = hidden_size, num_hidden_layers
-        self.conv_channels, self.num_attention_heads = conv_channels, num_attention_heads
-        self.query_size, self.value_size = query_size, value_size
-        self.intermediate_size = intermediate_size
-        self.state_layers, self.pool_first = list(state_layers), pool_first
+        self.num_attention_heads, self.intermediate_size = num_attention_heads, intermediate_size
+        self.state_layers = list(state_layers)
+        if hidden_size % num_attention_heads:
+            raise HriEmoError(
+                f"'hidden_size' is {hidden_size}, must be a multiple of 'num_attention_heads' "
+                f"({num_attention_heads})"
+            )
+        if not state_layers or not all(1 <= layer <= num_hidden_layers for layer in state_layers):
+            raise HriEmoError(
+                f"'state_layers' is {list(state_layers)}, must be layers 1 to {num_hidden_layers}"
+            )
         super().__init__(**kwargs)
 
 
@@ -111,17 +110,17 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: CompactAudioConfig) -> None:
         super().__init__()
         c = config
-        self.sizes = [c.query_size, c.query_size, c.value_size]
         self.heads = c.num_attention_heads
+        self.sizes = [c.hidden_size // self.heads] * 3
         self.attention_norm = nn.LayerNorm(c.hidden_size)
-        self.query_key_value = nn.Linear(c.hidden_size, self.heads * sum(self.sizes))
-        self.attention_out = nn.Linear(self.heads * c.value_size, c.hidden_size)
+        self.query_key_value = nn.Linear(c.hidden_size, 3 * c.hidden_size)
+        self.attention_out = nn.Linear(c.hidden_size, c.hidden_size)
         self.feedforward_norm = nn.LayerNorm(c.hidden_size)
         self.feedforward_in = nn.Linear(c.hidden_size, c.intermediate_size)
         self.feedforward_out = nn.Linear(c.intermediate_size, c.hidden_size)
 
     def attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What the heads gather, [B, F, heads * value size]."""
+        """What the heads gather, [B, F, d]."""
         # [B, heads, F, query, key and value of the head]
         inner = self.query_key_value(self.attention_norm(x)).unflatten(-1, (self.heads, -1))
         q, k, v = inner.transpose(1, 2).split(self.sizes, dim=-1)
@@ -153,35 +152,20 @@ class CompactAudioEncoder(PreTrainedModel):
         # meta device, where they would be lost.
         self.register_buffer("mel_bank", torch.tensor(bank, dtype=torch.float32))
         self.register_buffer("window", torch.hann_window(c.n_fft))
-        self.conv1 = nn.Conv1d(c.num_mel_bins, c.conv_channels, 3, padding=1)
-        self.conv2 = nn.Conv1d(c.conv_channels, c.hidden_size, 3, stride=2, padding=1)
+        self.conv1 = nn.Conv1d(c.num_mel_bins, c.hidden_size, 3, padding=1)
+        self.conv2 = nn.Conv1d(c.hidden_size, c.hidden_size, 3, stride=2, padding=1)
         self.layers = nn.ModuleList(EncoderLayer(c) for _ in range(c.num_hidden_layers))
-        if not c.state_layers:
-            self.norm_out = nn.LayerNorm(c.hidden_size)
         self.post_init()
 
     @property
     def state_size(self) -> int:
         """Width of the output."""
-        return self.config.hidden_size * max(1, len(self.config.state_layers))
+        return self.config.hidden_size * len(self.config.state_layers)
 
     @property
     def frame_rate(self) -> float:
         """Hidden states per second."""
         return self.config.sampling_rate / (self.stride * self.config.hop_length)
-
-    def frame_mask(self, sample_mask: Tensor) -> BoolTensor:
-        """Hidden states [B, F] that have samples behind them, from the mask of samples [B, T].
-
-        Silence around the speech counts as valid here, not in `CompactAudioOutput.frame_mask`.
-        """
-        return self._mel_mask(sample_mask)[:, :: self.stride]
-
-    # The name under which transformers' audio models offer the same.
-    def _get_feature_vector_attention_mask(
-        self, feature_vector_length: int, attention_mask: LongTensor
-    ) -> BoolTensor:
-        return self.frame_mask(attention_mask)[:, :feature_vector_length]
 
     def _mel_mask(self, sample_mask: Tensor) -> BoolTensor:
         frames = sample_mask.shape[1] // self.config.hop_length + 1
@@ -228,10 +212,8 @@ class CompactAudioEncoder(PreTrainedModel):
         energy = power.sum(-1) * mask
         level = energy.square().sum(1, keepdim=True) / energy.sum(1, keepdim=True).clamp_min(_TINY)
         loud = energy > level * 10 ** (-c.active_db / 10)
-        reach = 2 * c.active_margin + 1
-        near = nn.functional.max_pool1d(loud[:, None].float(), reach, 1, c.active_margin)[:, 0] > 0
-        so_far = near.long().cumsum(1)
-        active = (so_far > 0) & (so_far < so_far[:, -1:] + near.long()) & mask
+        so_far = loud.long().cumsum(1)
+        active = (so_far > 0) & (so_far < so_far[:, -1:] + loud.long()) & mask
         # An utterance without any sound keeps all its frames: attention over none is undefined.
         active = active | (mask.bool() & ~active.any(1, keepdim=True))
         floor = 10 ** (-c.floor_db / 10) / c.num_mel_bins
@@ -248,19 +230,14 @@ class CompactAudioEncoder(PreTrainedModel):
     def encode(self, log_mel: Tensor, mask: Tensor) -> CompactAudioOutput:
         """Hidden states of a normalised (and perhaps augmented) log-mel [B, T', M]."""
         x, mask = self.convolve(log_mel, mask)
-        if self.config.pool_first:
-            x, mask = self.pool(x, mask)
         seen = mask | ~mask.any(1, keepdim=True)  # attention over nothing is undefined
-        states = [x]
+        states = []
         for layer in self.layers:
             x = layer(x, seen)
             states.append(x)
-        chosen = self.config.state_layers
-        x = torch.cat([states[n] for n in chosen], dim=-1) if chosen else self.norm_out(x)
-        if not self.config.pool_first:
-            x, mask = self.pool(x, mask)
-        x = x * mask[..., None]
-        return CompactAudioOutput(last_hidden_state=x, hidden_states=tuple(states), frame_mask=mask)
+        chosen = torch.cat([states[n - 1] for n in self.config.state_layers], dim=-1)
+        x, mask = self.pool(chosen, mask)
+        return CompactAudioOutput(last_hidden_state=x * mask[..., None], frame_mask=mask)
 
     def convolve(self, log_mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Both convolutions and the positions: [B, T', M], [B, T'] -> [B, ceil(T' / 2), d] and its mask."""

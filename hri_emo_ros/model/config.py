@@ -19,45 +19,51 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["transformers", "compact", "features"] = "compact"
-    """``transformers``: any encoder that its Auto classes load; ``compact``: the small encoder of
-    this package; ``features``: precomputed vectors, nothing is encoded."""
+    kind: str
+    """``transformers``: any encoder that its Auto classes load; ``features``: precomputed vectors, nothing is
+    encoded; for voices ``compact`` too, the first layers of a Whisper (`model.compact_audio`)."""
     name: str = ""
-    """Folder or model name; only for ``transformers``."""
+    """Folder or model name."""
     allow_download: bool = False
     """Let transformers fetch ``name`` from the model hub; otherwise only local files are read."""
     config: dict[str, Any] | None = None
-    """The encoder's own configuration. In a bundle it is complete, so no other file is needed; for
-    ``compact`` it may name the values that differ from the defaults; for ``transformers`` without
-    ``name`` it makes an encoder with random weights."""
-    tokenizer: str = ""
-    """Folder or tokenizer.json of the text encoder; empty takes the one in ``name``."""
+    """The encoder's own configuration. In a bundle it is complete, so no other file is needed; without ``name``
+    it makes an encoder with random weights; with the name of a Whisper it says which layers to take."""
     width: int = Field(default=0, ge=0)
     """Size of one precomputed vector; only for ``features``."""
+    unfreeze_last_n_layers: int = Field(default=0, ge=-1)
+    """Layers that training may change, counted from the top: 0 freezes the encoder, -1 trains all of it."""
+
+    @model_validator(mode="after")
+    def _wide(self) -> EncoderSpec:
+        if self.kind == "features" and self.width < 1:
+            raise ValueError("kind 'features' needs 'width' >= 1, the size of one feature vector")
+        return self
+
+
+class VoiceSpec(EncoderSpec):
+    """Of the voice."""
+
+    kind: Literal["transformers", "compact", "features"] = "compact"
     layer_weighted_sum: bool = False
-    """Use a learned weighted sum of all layers instead of the last one (SUPERB, Yang et al. 2021)."""
-    unfreeze_last_n_layers: int | None = Field(default=None, ge=-1)
-    """Layers that training may change, counted from the top: 0 freezes the encoder, -1 trains all of
-    it; None is -1 for ``compact`` and 0 for ``transformers``."""
+    """Use a learned weighted sum of all layers instead of the last one (SUPERB, Yang et al. 2021); only for
+    ``transformers``."""
     normalize: bool | None = None
     """Bring each waveform to zero mean and unit variance first (a wav2vec 2.0 feature extractor's
     ``do_normalize``); None follows the encoder's preprocessor_config.json, else true for
     ``transformers`` and false for ``compact``."""
 
     @model_validator(mode="after")
-    def _check(self) -> EncoderSpec:
-        if self.kind == "features" and self.width < 1:
-            raise ValueError("kind 'features' needs 'width' >= 1, the size of one feature vector")
-        if self.kind == "transformers" and not self.name and not self.config:
-            raise ValueError("kind 'transformers' needs 'name' (a folder) or 'config'")
+    def _summed(self) -> VoiceSpec:
+        if self.layer_weighted_sum and self.kind != "transformers":
+            raise ValueError(f"'layer_weighted_sum' is for kind 'transformers', not '{self.kind}'")
         return self
 
-    @property
-    def trainable_layers(self) -> int:
-        """`unfreeze_last_n_layers` with its default filled in."""
-        if self.unfreeze_last_n_layers is not None:
-            return self.unfreeze_last_n_layers
-        return -1 if self.kind == "compact" else 0
+
+class WordsSpec(EncoderSpec):
+    """Of the words."""
+
+    kind: Literal["transformers", "features"] = "transformers"
 
 
 class ContextConfig(BaseModel):
@@ -81,8 +87,8 @@ class ModelConfig(BaseModel):
     head: Head = "hri_emo"
     labels: tuple[str, ...] = LABELS
     objective: Objective = "single_label"
-    audio: EncoderSpec = EncoderSpec()
-    text: EncoderSpec = EncoderSpec()
+    audio: VoiceSpec = VoiceSpec()
+    text: WordsSpec = WordsSpec()
     d_model: int = Field(128, ge=8)
     """Width of the fusion."""
     attention_heads: int = Field(4, ge=1)
@@ -94,9 +100,6 @@ class ModelConfig(BaseModel):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     head_hidden: int = Field(128, ge=1)
     """Hidden width of the unimodal and late-fusion classifiers."""
-    head_norm: Literal["layer", "batch"] = "layer"
-    """Normalisation in the unimodal classifiers: LayerNorm of what comes in, or BatchNorm of the
-    hidden layer."""
     text_pooling: Literal["mean", "first"] = "mean"
     """What stands for a text in the text and late-fusion heads: the mean over its tokens or the first
     token (RoBERTa's <s>, BERT's [CLS])."""

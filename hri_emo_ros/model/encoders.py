@@ -2,7 +2,7 @@
 """One interface over speech and text encoders: a batch in, states and their mask out.
 
 Encoders come from transformers' Auto classes (WavLM, HuBERT, wav2vec 2.0 and their kin; BERT, RoBERTa
-and any other text encoder), from this package (``compact``), or are not there at all (``features``).
+and any other text encoder), for voices from this package (``compact``), or are not there at all (``features``).
 Rows without the modality are not encoded, so an absent modality costs nothing.
 """
 
@@ -16,32 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.model.config import EncoderSpec
+from hri_emo_ros.model.config import EncoderSpec, VoiceSpec, WordsSpec
 from hri_emo_ros.model.layers import sinusoidal_positions
-
-COMPACT_TEXT_CONFIG: dict[str, Any] = {
-    "model_type": "bert",
-    "vocab_size": 4300,
-    "hidden_size": 384,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "intermediate_size": 768,
-    "max_position_embeddings": 128,
-    "type_vocab_size": 1,
-}
-"""A BERT of 4.1 million parameters; as wide as MiniLM-L6, so that it can be distilled from it."""
 
 
 class AudioEncoder(nn.Module):
     """Waveforms [B, T] and their mask [B, T] -> states [B, F, hidden], mask [B, F]."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
         if spec.kind == "compact":
-            from hri_emo_ros.model import compact_audio  # noqa: F401  registers its Auto classes
+            from hri_emo_ros.model.compact_audio import CompactAudioConfig  # registers Auto classes
 
             if not spec.name:
-                spec = _with_defaults(spec, {"model_type": "hri_emo_compact_audio"})
+                config = {"model_type": CompactAudioConfig.model_type, **(spec.config or {})}
+                spec = spec.model_copy(update={"config": config})
         self.spec = spec
         self.model = _make_model(spec, "audio")
         self.hidden_size = int(getattr(self.model, "state_size", self.model.config.hidden_size))
@@ -97,17 +86,12 @@ class AudioEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """Token ids [B, N], mask [B, N] and the mask of the context behind -> states [B, N, hidden], mask."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: WordsSpec) -> None:
         super().__init__()
-        if spec.kind == "compact":
-            spec = _with_defaults(spec, COMPACT_TEXT_CONFIG)
         self.spec = spec
         self.model = _make_model(spec, "text")
         self.hidden_size = int(self.model.config.hidden_size)
         self.frozen = _freeze(self.model, spec, "text")
-        self.mix = (
-            LayerMix(self.model.config.num_hidden_layers + 1) if spec.layer_weighted_sum else None
-        )
 
     @property
     def max_tokens(self) -> int:
@@ -132,16 +116,8 @@ class TextEncoder(nn.Module):
             read = mask | context_mask
             if getattr(self.model.config, "type_vocab_size", 1) > 1:
                 segments = {"token_type_ids": context_mask.long()}  # BERT's second segment
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=read.long(),
-            output_hidden_states=self.mix is not None,
-            **segments,
-        )
-        states = output.last_hidden_state
-        if self.mix is not None:
-            states = self.mix(output.hidden_states)
-        return states, mask
+        output = self.model(input_ids=input_ids, attention_mask=read.long(), **segments)
+        return output.last_hidden_state, mask
 
 
 class FeatureEncoder(nn.Module):
@@ -207,10 +183,6 @@ class MaskedInstanceNorm(nn.Module):
         return x * self.weight[None, :, None] + self.bias[None, :, None]
 
 
-def _with_defaults(spec: EncoderSpec, defaults: dict[str, Any]) -> EncoderSpec:
-    return spec.model_copy(update={"config": {**defaults, **(spec.config or {})}})
-
-
 def _make_model(spec: EncoderSpec, modality: str) -> nn.Module:
     """The transformers model of `spec`: from its configuration if that is known, else pretrained.
 
@@ -220,6 +192,8 @@ def _make_model(spec: EncoderSpec, modality: str) -> nn.Module:
     from transformers import AutoConfig, AutoModel  # 3 s to import
 
     place = f"parameter 'model.{modality}"
+    if not spec.name and spec.config is None:
+        raise HriEmoError(f"there is no {modality} encoder: name a folder in {place}.name'")
     try:
         if spec.config is not None and not spec.name:
             config = AutoConfig.for_model(**spec.config)
@@ -253,7 +227,7 @@ def _without_pooler(config: Any) -> dict[str, bool]:
     )
 
 
-def _normalizes(spec: EncoderSpec) -> bool:
+def _normalizes(spec: VoiceSpec) -> bool:
     if spec.normalize is not None:
         return spec.normalize
     if spec.kind == "compact":
@@ -284,7 +258,7 @@ def _make_group_norm_exact(model: nn.Module) -> None:
 
 def _freeze(model: nn.Module, spec: EncoderSpec, modality: str) -> bool:
     """Stop the gradient where `spec` says so; true when nothing is left to train."""
-    count = spec.trainable_layers
+    count = spec.unfreeze_last_n_layers
     if count == -1:
         return False
     for parameter in model.parameters():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hri_emo_ros.model.baseline import RelativeStates, shares
 from hri_emo_ros.model.batch import ModelBatch
-from hri_emo_ros.model.config import EncoderSpec, ModelConfig
+from hri_emo_ros.model.config import EncoderSpec, ModelConfig, VoiceSpec, WordsSpec
 from hri_emo_ros.model.encoders import AudioEncoder, FeatureEncoder, TextEncoder
 from hri_emo_ros.model.hri_emo import HriEmoFusion, UnimodalEvidence
 from hri_emo_ros.model.items import MIN_AUDIO_SAMPLES
@@ -76,14 +76,13 @@ class EmotionModel(nn.Module):
 
     def portable_config(self) -> ModelConfig:
         """The configuration with the encoders' own inside, and no path: what a bundle stores."""
-        updates = {"audio": EncoderSpec(), "text": EncoderSpec()}
+        updates: dict[str, EncoderSpec] = {"audio": VoiceSpec(), "text": WordsSpec()}
         for name in ("audio", "text"):
             encoder = getattr(self, f"{name}_encoder", None)
             if isinstance(encoder, (AudioEncoder, TextEncoder)):
                 change: dict[str, object] = {
                     "config": encoder.model.config.to_diff_dict(),
                     "name": "",
-                    "tokenizer": "",
                     "allow_download": False,
                 }
                 if isinstance(encoder, AudioEncoder):

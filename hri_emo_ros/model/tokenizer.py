@@ -101,7 +101,7 @@ def load_tokenizer(source: str | Path, allow_download: bool = False) -> TextToke
     except Exception as error:  # a dozen types, from OSError to those of the hub's client
         raise HriEmoError(
             f"no tokenizer in '{source}': give a folder with {TOKENIZER_FILE} "
-            f"(parameter 'text.tokenizer' or 'text.name')"
+            "(parameter 'model.text.name')"
         ) from error
 
 

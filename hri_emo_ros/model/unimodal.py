@@ -24,7 +24,8 @@ class AudioHead(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """[B, F, D], [B, F] -> logits [B, L]; zeros where there is no frame."""
-        return _classify(self.classifier, self.pool(states, mask), mask.any(1))
+        pooled, present = self.pool(states, mask), mask.any(1)
+        return self.classifier(pooled) * present.unsqueeze(-1)
 
 
 class VoiceHead(nn.Module):
@@ -83,17 +84,8 @@ class TextHead(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """[B, N, D], [B, N] -> logits [B, L]; zeros where there is no token."""
-        return _classify(self.classifier, pool_text(states, mask, self.pooling), mask.any(1))
-
-
-def _classify(classifier: nn.Sequential, pooled: Tensor, present: Tensor) -> Tensor:
-    """Logits of the present rows, zeros in the others, which must not enter a BatchNorm's statistics."""
-    if not classifier.training:
-        return classifier(pooled) * present.unsqueeze(-1)
-    logits = pooled.new_zeros(len(pooled), classifier[-1].out_features)
-    if bool(present.any()):
-        logits[present] = classifier(pooled[present]).to(logits.dtype)
-    return logits
+        pooled, present = pool_text(states, mask, self.pooling), mask.any(1)
+        return self.classifier(pooled) * present.unsqueeze(-1)
 
 
 def pool_text(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -104,14 +96,6 @@ def pool_text(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _classifier(width: int, config: ModelConfig) -> nn.Sequential:
-    if config.head_norm == "batch":
-        return nn.Sequential(
-            nn.Linear(width, config.head_hidden),
-            nn.BatchNorm1d(config.head_hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.head_hidden, len(config.labels)),
-        )
     return nn.Sequential(
         nn.LayerNorm(width),
         nn.Dropout(config.dropout),

@@ -37,9 +37,7 @@ _SPEECH_LEVEL = 13.5
 recordings; measured on three voice corpora (10 ** 1.13, standard deviation 10 ** 0.16)."""
 
 
-def whole_encoder(
-    source: str, layers: int, state_layers: Sequence[int] = ()
-) -> CompactAudioEncoder:
+def whole_encoder(source: str, layers: int, state_layers: Sequence[int]) -> CompactAudioEncoder:
     """The first layers of a Whisper, reading relative levels.
 
     Args:
@@ -54,15 +52,12 @@ def whole_encoder(
     available = sum(name.endswith("feedforward_in.weight") for name in weights)
     if not 1 <= layers <= available:
         raise HriEmoError(f"'num_hidden_layers' is {layers}, must be 1 to {available}")
-    if not all(1 <= layer <= layers for layer in state_layers):
-        raise HriEmoError(f"'state_layers' is {list(state_layers)}, must be layers 1 to {layers}")
     width, mels = weights["conv1.weight"].shape[:2]
     encoder = CompactAudioEncoder(
         CompactAudioConfig(
-            num_mel_bins=mels, hidden_size=width, conv_channels=width, num_hidden_layers=layers,
-            num_attention_heads=heads, query_size=width // heads, value_size=width // heads,
+            num_mel_bins=mels, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
             intermediate_size=weights["layers.0.feedforward_in.weight"].shape[0],
-            state_layers=state_layers, pool_first=not state_layers,
+            state_layers=state_layers,
         )
     ).eval()  # fmt: skip
     own = encoder.state_dict()

@@ -211,7 +211,7 @@ class Conditions:
         config: chances and ranges.
         texts: give the vocabulary of recognition errors.
         others: items whose words make mismatched transcripts.
-        quality: item id -> SNR (dB) and seconds of speech of the clean clip.
+        levels: item id -> SNR of the clean clip, dB.
         noises: kinds of noise at hand; without any, none is added.
         jitter: tell the network SNR and confidence with errors, as a robot measures them.
     """
@@ -221,12 +221,12 @@ class Conditions:
         config: AugmentSection,
         texts: Iterable[str],
         others: Sequence[Item],
-        quality: Mapping[str, tuple[float, float]],
+        levels: Mapping[str, float],
         noises: Sequence[str] = (),
         jitter: bool = True,
     ) -> None:
         self.config, self.errors, self.others = config, WordErrors(texts), list(others)
-        self.quality, self.noises, self.jitter = quality, tuple(noises), jitter
+        self.levels, self.noises, self.jitter = levels, tuple(noises), jitter
 
     def noise(self, seeds: Seeds) -> tuple[str, float]:
         """Kind and level (dB) of the noise to add; empty and NaN for none."""
@@ -331,7 +331,7 @@ class Conditions:
     def _told(self, voice: Item, noise_snr_db: float, rng: np.random.Generator) -> float:
         if self.jitter and rng.random() < _UNKNOWN:
             return math.nan
-        clean = self.quality.get(voice.id, (_INTACT_SNR_DB, 0.0))[0]
+        clean = self.levels.get(voice.id, math.nan)
         clean = clean if math.isfinite(clean) else _INTACT_SNR_DB
         power = 10 ** (-clean / 10)
         if math.isfinite(noise_snr_db):
@@ -341,11 +341,9 @@ class Conditions:
 
 
 def _hearable(snr_db: float) -> float:
-    return (
-        1.0
-        if math.isnan(snr_db)
-        else 1.0 / (1.0 + math.exp((_HALF_SNR_DB - snr_db) / _SNR_SLOPE_DB))
-    )
+    if math.isnan(snr_db):
+        return 1.0
+    return 1.0 / (1.0 + math.exp((_HALF_SNR_DB - snr_db) / _SNR_SLOPE_DB))
 
 
 class Listener:

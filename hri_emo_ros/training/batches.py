@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,19 @@ import torch
 from torch import Tensor
 
 from hri_emo_ros.data.clip_facts import ClipFacts, samples_of
-from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.model.batch import ModelBatch, collate
 from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.tokenizer import TextTokenizer
 from hri_emo_ros.training.augment import Condition, Conditions, Listener, Seeds
-from hri_emo_ros.training.known import Known, Rooms
+from hri_emo_ros.training.known import Known
 from hri_emo_ros.training.pairs import Example
 from hri_emo_ros.training.unheard import UnheardVoices
 from hri_emo_ros.training.voices import HalfArray, VoiceStates
-from hri_emo_ros.types import LABELS, SAMPLE_RATE, FloatArray
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 from hri_emo_ros.voices.baseline import Baseline
 
 _BATCH_STREAM = 4
-_EVERY = (True,) * len(LABELS)
 _CLEAN = 0.6
 """Chance of a clip as it is where versions of it are kept."""
 
@@ -57,10 +55,7 @@ class TrainBatch:
     """[B, 2 H] of the states, where a head reads nothing else of them."""
 
     def to(self, device: torch.device) -> TrainBatch:
-        moved: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            moved[f.name] = value.to(device) if value is not None else None
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in vars(self).items()}
         return TrainBatch(**moved)
 
 
@@ -72,7 +67,6 @@ class Sources:
     tokenizer: TextTokenizer | None
     facts: Mapping[str, ClipFacts] = field(default_factory=dict)
     """By item id."""
-    rooms: Rooms | None = None
     states: VoiceStates | None = None
     known: Known | None = None
     """Of the training side; None for networks without baseline."""
@@ -83,7 +77,7 @@ class Sources:
     """Of the loss, by item id; 1 where none is given."""
     unheard: UnheardVoices | None = None
     labels: Mapping[str, Sequence[bool]] = field(default_factory=dict)
-    """Of types.LABELS, those that a corpus has; a corpus that is not here has all."""
+    """Of types.LABELS, those that a corpus has."""
 
 
 @dataclass
@@ -102,11 +96,6 @@ class _Row:
     @property
     def hears(self) -> bool:
         return any(x is not None for x in (self.samples, self.states, self.statistics))
-
-
-def babble_beside(item: Item) -> str:
-    """Kind of noise: babble of the voices in the clip's corpus and fold."""
-    return f"babble of {item.corpus} {item.fold}"
 
 
 class BatchMaker:
@@ -133,14 +122,13 @@ class BatchMaker:
 
     def _draw(self, example: Example, epoch: int, rng: np.random.Generator) -> _Row:
         voice, states = example.voice, self.sources.states
-        audible = voice is not None and voice.audio is not None
         version, seeds = 0, None
-        if audible and voice is not None and states is None:
-            seeds = Seeds.of(f"{self.seed}/{epoch}", voice.id)
-        elif audible and voice is not None and states is not None:
-            assert self.sources.rooms is not None
-            version = 0 if rng.random() < _CLEAN else 1 + int(rng.integers(states.versions))
-            seeds = self.sources.rooms.seeds(voice, version) if version else None
+        if voice is not None and voice.audio is not None:
+            if states is None:
+                seeds = Seeds.of(f"{self.seed}/{epoch}", voice.id)
+            elif rng.random() >= _CLEAN:
+                version = 1 + int(rng.integers(states.versions))
+                seeds = states.rooms.seeds(voice, version)
         noise = self.conditions.noise(seeds) if seeds is not None else ("", math.nan)
         heard = self.sources.heard.get(example.item.id) if voice is example.words else None
         condition = self.conditions(example, rng, noise, heard)
@@ -174,18 +162,6 @@ class BatchMaker:
         else:
             row.states = states.states(voice, version)
         return row
-
-    def version(self, item: Item, version: int) -> tuple[Condition, Seeds, str]:
-        """For `VoiceStates.load`."""
-        assert self.sources.rooms is not None
-        seeds = self.sources.rooms.seeds(item, version)
-        kind, snr = self.conditions.noise(seeds) if version else ("", math.nan)
-        # Of those who are left out together with the clip: so a run that leaves them out hears none of them,
-        # and all runs share the states.
-        kind = babble_beside(item) if kind == "babble" else kind
-        condition = Condition(item.target, item.target, True, False, None, kind, snr)
-        bank = self.sources.listener.bank
-        return condition, seeds, f"{seeds}|{snr:.2f}|{bank.digest(kind) if bank and kind else ''}"
 
     def stated(
         self,
@@ -236,9 +212,7 @@ class BatchMaker:
             voice_targets=torch.tensor([row.example.voice_target for row in rows]),
             words_targets=torch.tensor([row.condition.words_target for row in rows]),
             weights=torch.tensor([weights.get(row.example.item.id, 1.0) for row in rows]),
-            allowed=torch.tensor(
-                [self.sources.labels.get(row.example.item.corpus, _EVERY) for row in rows]
-            ),
+            allowed=torch.tensor([self.sources.labels[row.example.item.corpus] for row in rows]),
         )
         if self.sources.states is not None:
             self._add_states(batch, items, rows)

@@ -57,15 +57,7 @@ def calibrate(
         halves = [np.asarray(half, dtype=np.int64) for half in speaker_halves(items, seed)]
         groups = [_rows(whole, half) for half in halves if len(half)]
     calibration = fit_calibration(_stack(groups), objective)
-    report: dict[str, Any] = {
-        "temperature": {
-            "both": calibration.temperature_both, "audio": calibration.temperature_audio,
-            "text": calibration.temperature_text,
-        },
-        "known": {"both": calibration.known_both, "audio": calibration.known_audio},
-        "thresholds": calibration.thresholds,
-        "abstain_confidence": calibration.abstain_confidence,
-    }  # fmt: skip
+    report = calibration.model_dump()
     if objective == "single_label" and len(groups) > 1:
         report["held_out"] = _held_out(groups, objective)
         voices = [_rows(group, group["audio"] & ~group["text"]) for group in groups]

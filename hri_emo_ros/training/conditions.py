@@ -20,6 +20,7 @@ _SNRS = (10.0, 0.0, -5.0)
 _MOST = 300
 """Pairs scored in each of some twenty conditions."""
 _ERROR_RATES = (0.2, 0.4, 0.6)
+_ALONE: dict[str, dict[str, Any]] = {"voice": {"error_rate": None}, "words": {"voice": False}}
 
 
 def stated(conditions: Conditions, examples: Sequence[Example], **plan: Any) -> list[Condition]:
@@ -40,12 +41,8 @@ def alone(
 ) -> dict[str, Predictions]:
     """Examples of two modalities with one only, for the temperatures of those conditions."""
     both = [e for e in examples if e.voice is not None and e.words is not None]
-    if not both:
-        return {}
-    return {
-        "voice": scorer(both, stated(conditions, both, error_rate=None)),
-        "words": scorer(both, stated(conditions, both, voice=False)),
-    }
+    plans = _ALONE if both else {}
+    return {name: scorer(both, stated(conditions, both, **plan)) for name, plan in plans.items()}
 
 
 def condition_report(
@@ -62,12 +59,8 @@ def condition_report(
     ][:_MOST]  # fmt: skip
     if not examples:
         return {}
-    plans: dict[str, dict[str, Any]] = {
-        "both": {},
-        "voice_only": {"error_rate": None},
-        "words_only": {"voice": False},
-        "mismatched_transcript": {"mismatched": True},
-    }
+    plans: dict[str, dict[str, Any]] = {"both": {}, "mismatched_transcript": {"mismatched": True}}
+    plans |= {f"{name}_only": plan for name, plan in _ALONE.items()}
     plans |= {
         f"{kind}_{snr:g}_db": {"noise_snr_db": snr, "noise": kind}
         for kind in conditions.noises

@@ -78,7 +78,7 @@ def finish(
         result["by_group"] = ua_by_group(predictions)
         result["misclassified"] = link_misclassified(folder, predictions, labels)
         parts = {"validation": predictions}
-        if scorer.maker.sources.known_validation is not None:
+        if recipe.model.uses_audio and recipe.model.baseline is not None:
             given = stated(conditions, predictions.examples)
             result["by_known"] = {}
             for name, counts in KNOWN.items():

@@ -1,8 +1,7 @@
 # Copyright hri_emo_ros contributors; SPDX-License-Identifier: Apache-2.0
 """What is known of a voice before an utterance: drawn for training, stated for validation.
 
-In each version of the clips a few speakers of a corpus are in one room, with its noise and its microphone, as
-the people are that a robot hears; a voice's baseline is made of its other clips of the same version.
+A voice's baseline is made of its other clips of the same version (`training.voices`).
 """
 
 from __future__ import annotations
@@ -15,13 +14,10 @@ import numpy as np
 
 from hri_emo_ros.data.corpus import Item
 from hri_emo_ros.data.heard import Crowd, heard_of
-from hri_emo_ros.training.augment import Seeds
 from hri_emo_ros.training.voices import VoiceStates
 from hri_emo_ros.types import LABELS, FloatArray
 from hri_emo_ros.voices.baseline import Baseline, BaselineConfig, combine
 
-_TOGETHER = 4
-"""Speakers in a room."""
 _NEUTRAL = LABELS.index("neutral")
 
 _NOTHING, _NOBODY = 0.25, 0.35
@@ -37,61 +33,27 @@ KNOWN = {"0": (0, 0), "0 in a room": (0, 20), "3": (3, 0), "10": (10, 0), "10 in
 """How many utterances of the voice and of others the validation side is scored with, by name."""
 
 
-class Rooms:
-    """Which speakers are together in which version of the clips.
-
-    Args:
-        items: whose speakers are told.
-        seed: of the draws.
-    """
-
-    def __init__(self, items: Sequence[Item], seed: int) -> None:
-        self.seed = seed
-        speakers: dict[str, set[str]] = {}
-        for item in items:
-            speakers.setdefault(item.corpus, set()).add(item.speaker)
-        self._speakers = {corpus: sorted(names) for corpus, names in speakers.items()}
-        self._places: dict[tuple[str, int], dict[str, int]] = {}
-
-    def __call__(self, item: Item, version: int) -> str:
-        """Name of the room; that of the corpus for the clean version."""
-        if version == 0:
-            return item.corpus
-        key = (item.corpus, version)
-        if key not in self._places:
-            names = self._speakers[item.corpus]
-            rng = np.random.default_rng([self.seed, version, zlib.crc32(item.corpus.encode())])
-            self._places[key] = {names[k]: i for i, k in enumerate(rng.permutation(len(names)))}
-        return f"{item.corpus}/{self._places[key][item.speaker] // _TOGETHER}"
-
-    def seeds(self, item: Item, version: int) -> Seeds:
-        """Of what happens to a clip in a version."""
-        seed = f"{self.seed}/{version}"
-        return Seeds.of(seed, item.id, item.speaker, self(item, version))
-
-
 class Known:
     """Draws baselines.
 
     Args:
         config: of the network.
         states: with the statistics of every item and version.
-        rooms: who is together.
         items: that are heard; without a speaker nothing is known of the voice.
         versions: changed versions that are loaded.
         population: [D].
     """
 
     def __init__(
-        self, config: BaselineConfig, states: VoiceStates, rooms: Rooms, items: Sequence[Item],
-        versions: int, population: FloatArray,
+        self, config: BaselineConfig, states: VoiceStates, items: Sequence[Item], versions: int,
+        population: FloatArray,
     ) -> None:  # fmt: skip
         self.config, self.states, self.items = config, states, list(items)
         self._index = {item.id: k for k, item in enumerate(items)}
         neutral = np.array([item.class_index == _NEUTRAL for item in items])
         speakers = [item.speaker for item in items]
         self._crowds = [
-            Crowd(speakers, [rooms(item, v) for item in items], neutral)
+            Crowd(speakers, [states.rooms(item, v) for item in items], neutral)
             for v in range(versions + 1)
         ]
         self.population = population

@@ -30,7 +30,7 @@ from hri_emo_ros.data.noise import NoiseBank
 from hri_emo_ros.model.encoders import AudioEncoder
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.training.augment import Conditions, Listener, WaveformAugment
-from hri_emo_ros.training.batches import BatchMaker, Sources, babble_beside
+from hri_emo_ros.training.batches import BatchMaker, Sources
 from hri_emo_ros.training.checkpoints import load_checkpoint, save_checkpoint
 from hri_emo_ros.training.conditions import stated
 from hri_emo_ros.training.finish import Trained, finish
@@ -41,7 +41,7 @@ from hri_emo_ros.training.items import (
     load_data,
     voices_and_words,
 )
-from hri_emo_ros.training.known import Known, Rooms
+from hri_emo_ros.training.known import Known
 from hri_emo_ros.training.module import TrainingModule
 from hri_emo_ros.training.network import Network, make_network
 from hri_emo_ros.training.optim import Average, make_optimizer, schedule
@@ -56,7 +56,7 @@ from hri_emo_ros.training.recipe import RECIPE_FILE, Recipe, WaveformSection
 from hri_emo_ros.training.speech import fit_speech
 from hri_emo_ros.training.tensorboard import TensorBoard
 from hri_emo_ros.training.unheard import UnheardVoices
-from hri_emo_ros.training.voices import VoiceStates
+from hri_emo_ros.training.voices import Rooms, VoiceStates, babble_beside
 from hri_emo_ros.types import SAMPLE_RATE
 
 CHECKPOINT, BEST = "checkpoint", "best"
@@ -94,7 +94,7 @@ def prepare(
     for corpus, reasons in data.left_out.items():
         for reason, count in reasons.items():
             say(f"  {corpus}: left out {count} x {reason}")
-    network = make_network(recipe, data, folder)
+    network = make_network(recipe, folder)
     model = network.model.config
     everything = [*data.train, *data.validation]
     clips = [i for i in everything if i.audio is not None]
@@ -107,19 +107,18 @@ def prepare(
     bank = _noises(recipe, root, voices, clips, fusion)
     section, kinds = recipe.augment, bank.kinds if bank is not None else ()
     rooms = root / section.rooms if section.rooms else None
-    waveform = (
-        section.waveform if voices else WaveformSection()
-    )  # a stage of words alone needs none
+    # A stage of words alone needs none.
+    waveform = section.waveform if voices else WaveformSection()
     most = int(recipe.model.max_audio_seconds * SAMPLE_RATE)
     listener = Listener(WaveformAugment(waveform, rooms), bank, most)
     texts = [i.text for i in data.train if i.text]
-    quality = {name: (fact.snr_db, fact.speech_seconds) for name, fact in facts.items()}
-    drawn = Conditions(section, texts, _other_words(data.train), quality, kinds)
+    levels = {name: fact.snr_db for name, fact in facts.items()}
+    drawn = Conditions(section, texts, _other_words(data.train), levels, kinds)
     truthful = Conditions(
-        section, [i.text for i in everything if i.text], _other_words(data.validation), quality, kinds,
+        section, [i.text for i in everything if i.text], _other_words(data.validation), levels, kinds,
         jitter=False,
     )  # fmt: skip
-    weights = balance_weights(data.train, recipe.optim.balance) if recipe.optim.balance else {}
+    weights = balance_weights(data.train, recipe.optim.balance)
     labels = labels_of_corpora(everything)
     sources = Sources(listener, network.tokenizer, facts, weights=weights, labels=labels)
     maker = BatchMaker(model, sources, drawn, recipe.seed)
@@ -128,25 +127,26 @@ def prepare(
         bar = bars.bar("recognising", len(pairs))
         sources.heard = transcripts(pairs, kept / "transcripts.json", bar)
     if section.versions and model.uses_audio:
-        sources.rooms = Rooms(clips, recipe.seed)  # the same for every fold
         settings = section.model_dump(include={"waveform", "rooms", "noise"})
         changes = json.dumps([recipe.seed, most, settings], sort_keys=True)
         encoder = network.model.audio_encoder
         assert isinstance(encoder, AudioEncoder)  # the recipe has no other with versions
-        states = VoiceStates(kept / "states", encoder, listener, changes, section.versions)
+        together = Rooms(clips, recipe.seed)  # the same for every fold
+        keep = kept / "states"
+        states = VoiceStates(keep, encoder, listener, drawn, together, changes, section.versions)
         bar = bars.bar("voice encoder", len(clips))
-        states.load(voices, maker.version, True, bar)
+        states.load(voices, True, bar)
         heard = [i for i in data.validation if i.audio is not None]
-        states.load(heard, maker.version, False, bar)
+        states.load(heard, False, bar)
         sources.states = states
         if model.baseline is not None:
-            _know(recipe, network.model, sources, sources.rooms, voices, heard)
+            _know(recipe, network.model, sources, voices, heard)
     lengths = {item.id: _length(item, facts) for item in everything}
     return Parts(data, network, maker, truthful, lengths)
 
 
 def _know(
-    recipe: Recipe, model: EmotionModel, sources: Sources, rooms: Rooms, voices: Sequence[Item],
+    recipe: Recipe, model: EmotionModel, sources: Sources, voices: Sequence[Item],
     heard: Sequence[Item],
 ) -> None:  # fmt: skip
     """Give the network what it judges voices against, and draw what is known of each."""
@@ -158,11 +158,11 @@ def _know(
         if bank is not None:
             fit_speech(model, voices, states, bank, recipe.seed)
     population = model.baseline.population.numpy()
-    sources.known = Known(config, states, rooms, voices, states.versions, population)
+    sources.known = Known(config, states, voices, states.versions, population)
     if recipe.pretrained.unheard_runs:
         sources.unheard = UnheardVoices([Path(run) for run in recipe.pretrained.unheard_runs])
     everybody = [*voices, *heard]
-    sources.known_validation = Known(config, states, rooms, everybody, 0, population)
+    sources.known_validation = Known(config, states, everybody, 0, population)
 
 
 def _other_words(items: Sequence[Item]) -> list[Item]:

@@ -14,11 +14,8 @@ from hri_emo_ros.model.bundle import load_bundle
 from hri_emo_ros.model.config import EncoderSpec
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.packaged import packaged_encoder
-from hri_emo_ros.model.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
-from hri_emo_ros.training.items import Data
+from hri_emo_ros.model.tokenizer import TextTokenizer, load_tokenizer
 from hri_emo_ros.training.recipe import Recipe
-
-_VOCABULARY = 4300
 
 
 @dataclass
@@ -30,12 +27,11 @@ class Network:
     pretrained: set[str]
 
 
-def make_network(recipe: Recipe, data: Data, folder: Path) -> Network:
+def make_network(recipe: Recipe, folder: Path) -> Network:
     """Build the network and fill in pretrained weights.
 
     Args:
         recipe: ``stage:`` names are already folders.
-        data: texts for a vocabulary where the text encoder starts from nothing.
         folder: where an encoder made out of a packaged one is put.
 
     Raises:
@@ -64,16 +60,12 @@ def make_network(recipe: Recipe, data: Data, folder: Path) -> Network:
             )
             tokenizer = sources[part].tokenizer if part == "text" else tokenizer
         elif spec.name:
-            updates[part] = packaged_encoder(spec, folder)
-    config = config.model_copy(update=updates)
-    if config.uses_text and config.text.kind != "features" and tokenizer is None:
-        tokenizer = _tokenizer(config.text, data)
-        if config.text.kind == "compact" and not (config.text.config or {}).get("vocab_size"):
-            size = {"vocab_size": tokenizer.vocabulary_size}
-            spec = config.text
-            spec = spec.model_copy(update={"config": {**(spec.config or {}), **size}})
-            config = config.model_copy(update={"text": spec})
-    model = EmotionModel(config, seed=recipe.seed)
+            updates[part] = found = packaged_encoder(spec, folder)
+            if part == "text":
+                tokenizer = load_tokenizer(found.name, found.allow_download)
+        elif part == "text":
+            raise HriEmoError("'model.text.name' is empty: name a text encoder with its tokenizer")
+    model = EmotionModel(config.model_copy(update=updates), seed=recipe.seed)
     for part, source in sources.items():
         _copy_weights(source.model, model, part, getattr(recipe.pretrained, part))
     return Network(model, tokenizer, {f"model.{part}_encoder." for part in updates})
@@ -99,15 +91,6 @@ def _copy_weights(source: EmotionModel, target: EmotionModel, part: str, name: s
     if not wanted or missing:
         raise HriEmoError(
             f"'pretrained': bundle '{name}' has no '{missing[0] if missing else 'weight'}' that the "
-            "model needs; give 'model' the same head_norm and encoder"
+            "model needs; give 'model' the same encoder"
         )
     target.load_state_dict(wanted, strict=False)
-
-
-def _tokenizer(spec: EncoderSpec, data: Data) -> TextTokenizer:
-    place = spec.tokenizer or (spec.name if spec.kind == "transformers" else "")
-    if place:
-        return load_tokenizer(place, spec.allow_download)
-    texts = [item.text for item in data.train if item.text]
-    size = int((spec.config or {}).get("vocab_size", _VOCABULARY))
-    return train_tokenizer(texts, size)

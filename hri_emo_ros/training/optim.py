@@ -59,7 +59,7 @@ def schedule(optimizer: torch.optim.Optimizer, step: int, total: int, warmup: fl
 
 
 class Average:
-    """Exponential moving average of parameters and of batch-norm statistics.
+    """Exponential moving average of the parameters that learn.
 
     Warm-up: the decay starts at (1 + step) / (10 + step), as in TensorFlow's, so early averages are
     not held back by the random start.
@@ -67,35 +67,23 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module, self.decay = module, decay
-        self.values = {name: value.detach().clone() for name, value in _averaged(module)}
+        self.values = {name: value.detach().clone() for name, value in _learning(module)}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the module's values after `step` steps."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        current = dict(_averaged(self.module))
-        floats = [n for n, v in self.values.items() if v.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.values[n] for n in floats], [current[n].detach() for n in floats], weight
-        )
-        for name in self.values.keys() - set(floats):
-            self.values[name].copy_(current[name])
+        current = [value.detach() for _, value in _learning(self.module)]
+        torch._foreach_lerp_(list(self.values.values()), current, weight)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the module's values with the average's; a second call exchanges them back."""
-        for name, value in _averaged(self.module):
+        for name, value in _learning(self.module):
             other = self.values[name].clone()
             self.values[name].copy_(value)
             value.copy_(other)
 
 
-def _averaged(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What training changes: trainable parameters and buffers of modules that have some."""
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
-    for path, part in module.named_modules():
-        if any(p.requires_grad for p in part.parameters(recurse=False)):
-            for name, buffer in part.named_buffers(recurse=False):
-                yield f"{path}.{name}", buffer
+def _learning(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((name, value) for name, value in module.named_parameters() if value.requires_grad)

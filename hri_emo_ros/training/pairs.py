@@ -56,11 +56,6 @@ class Example:
         assert item is not None
         return item
 
-    @property
-    def target(self) -> Target:
-        """The label of the intact utterance."""
-        return blend(self, 1.0, 1.0)
-
 
 def blend(example: Example, voice_reliability: float, words_reliability: float) -> Target:
     """The target when each modality can be trusted so much, both in [0, 1]."""
@@ -134,10 +129,8 @@ class PairMaker:
             kind = "matched"
         if kind == "matched" and label not in self.by_label:
             kind = "conflicting" if others and label != _NEUTRAL else "neutral_voice"
-        wanted = {
-            "matched": label,
-            "neutral_words": _NEUTRAL,
-        }.get(kind, others[int(rng.integers(len(others)))] if others else label)
+        wanted = others[int(rng.integers(len(others)))] if others else label
+        wanted = {"matched": label, "neutral_words": _NEUTRAL}.get(kind, wanted)
         pool = self.by_label[wanted]
         words = pool[int(rng.integers(len(pool)))]
         return Example(

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,11 +58,10 @@ class Predictions:
     def subset(self, rows: Sequence[int]) -> Predictions:
         """Those of some rows; the loss is that of all."""
         index = np.asarray(rows, dtype=np.int64)
-        return Predictions(
-            [self.examples[i] for i in index], self.logits[index], self.targets[index],
-            self.audio_present[index], self.text_present[index], self.gate[index],
-            self.audio_weight[index], self.shares[index], self.loss,
-        )  # fmt: skip
+        chosen: dict[str, Any] = {
+            k: v[index] for k, v in vars(self).items() if isinstance(v, np.ndarray)
+        }
+        return replace(self, examples=[self.examples[i] for i in index], **chosen)
 
     def by_corpus(self) -> dict[str, Predictions]:
         """All together under ``all``, then each corpus; constructed pairs as one."""
@@ -151,10 +151,8 @@ def scores_by_corpus(predictions: Predictions, multi_label: bool) -> dict[str, d
 def _score_single(predictions: Predictions) -> dict[str, float]:
     """UA, WA, F1s, calibration error and loss, without examples whose target names no single winner."""
     clear = predictions.clear
-    true, p = (
-        predictions.classes[clear],
-        softmax(predictions.logits[clear].astype(np.float64), axis=1),
-    )
+    true = predictions.classes[clear]
+    p = softmax(predictions.logits[clear].astype(np.float64), axis=1)
     if len(true) == 0:
         return {"loss": predictions.loss}
     answer = p.argmax(1)

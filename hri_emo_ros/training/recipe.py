@@ -209,7 +209,7 @@ class Recipe(Section):
     validation side is what is reported)."""
     validate_every: float = Field(1.0, gt=0.0)
     """Epochs between validations."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"
 
     @field_validator("name")
     @classmethod
@@ -219,26 +219,18 @@ class Recipe(Section):
         return name
 
     @model_validator(mode="after")
-    def _versions(self) -> Recipe:
-        audio, used = self.model.audio, self.model.uses_audio and self.augment.versions
-        if used and (audio.kind == "features" or audio.trainable_layers != 0):
+    def _together(self) -> Recipe:
+        model, versions = self.model, self.augment.versions
+        learns = model.audio.kind == "features" or model.audio.unfreeze_last_n_layers != 0
+        if model.uses_audio and versions and learns:
             raise ValueError(
                 "'augment.versions' needs a voice encoder that does not learn: set "
                 "'model.audio.unfreeze_last_n_layers: 0'"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _baselines(self) -> Recipe:
-        if self.model.uses_audio and self.model.baseline and not self.augment.versions:
+        if model.uses_audio and model.baseline and not versions:
             raise ValueError(
                 "'model.baseline' needs the states of all clips: set 'augment.versions' above 0"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _gate_learns(self) -> Recipe:
-        model = self.model
         if model.head == "hri_emo" and model.unimodal_path and not self.loss.gate:
             raise ValueError(
                 "'loss.gate' is 0, and with 'model.unimodal_path: true' the gate learns from nothing "
@@ -325,23 +317,18 @@ def _explain(error: ValidationError) -> str:
 def _section(model: Any, location: Sequence[str | int]) -> list[str]:
     """Names of the keys allowed at `location`."""
     for part in location:
-        if isinstance(part, int):
-            continue
-        model = section_of(fields_of(model).get(str(part)))
-        if model is None:
-            return []
-    return list(fields_of(model))
+        if isinstance(part, str):
+            field = model.model_fields.get(part)
+            model = section_of(field.annotation) if field is not None else None
+            if model is None:
+                return []
+    return list(model.model_fields)
 
 
 def section_of(annotation: Any) -> Any:
     """The section that a key of that type holds, itself or in a list; None for a plain value."""
     kinds = [c for c in (annotation, *get_args(annotation)) if isinstance(c, type)]
     return next((c for c in kinds if issubclass(c, BaseModel)), None)
-
-
-def fields_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Keys of a section with their types."""
-    return {name: field.annotation for name, field in model.model_fields.items()}
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
