@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deletion import deletion_check, deletion_masks, without_moments, without_words
 from tiny_models import SENTENCES, tiny_config, tiny_model, voice
 
 from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.engine import EmotionEngine, EngineInput
 from hri_emo_ros.model.batch import collate
-from hri_emo_ros.model.deletion import deletion_check
-from hri_emo_ros.model.explain import deletion_masks, without_moments, without_words
 from hri_emo_ros.model.items import ModelItem
 from hri_emo_ros.model.losses import LossConfig, compute_losses
 from hri_emo_ros.types import SignalQuality, Transcript, Word

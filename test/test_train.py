@@ -351,8 +351,10 @@ def test_the_card_puts_folds_together_and_names_where_encoders_come_from(tmp_pat
             "calibrate_on": runs,
         }
     )
-    card = write_card(recipe, {**common, "fold": None, "leave_corpus_out": None}, {})
+    whole = {**common, "fold": None, "leave_corpus_out": None, "constructed": 0.545}
+    card = write_card(recipe, whole, {})
     # Student's t with one degree of freedom: 12.7 standard errors of 0.1.
     assert "| ravdess | 0.250 | 0.600 [-0.671, 1.871] |" in card
     assert "| emodb | 0.250 | 0.400 |" in card
+    assert "45 in 100 were recorded; the others are **constructed**" in card
     assert "The voice encoder is the first layers of OpenAI's whisper-base (MIT)." in card

@@ -13,7 +13,7 @@ itself (a = 1) are one batch through the network, so the answer that is explaine
 pass. Tokens are attributed at the text encoder's input, because its output spreads each word over all
 positions; with the gradient at a = 1 alone, saturated networks point at the wrong word (on a constructed
 task with one telling word, voice present, leaving out the word with the largest gradient moved the score
-by 0.29, a random one by 0.23, the one found by integration by 1.27). `deletion` holds all this against removal.
+by 0.29, a random one by 0.23, the one found by integration by 1.27). test/deletion.py holds all this against removal.
 
 Alignment is the attention from each word to the voice's frames in the cross-modal block.
 """
@@ -33,7 +33,7 @@ from hri_emo_ros.model.encoders import FeatureEncoder
 from hri_emo_ros.model.network import EmotionModel
 from hri_emo_ros.model.output import EncodedBatch, ModelOutput
 from hri_emo_ros.model.tokenizer import EncodedText
-from hri_emo_ros.types import SAMPLE_RATE, Explanation, FloatArray, Transcript, Word
+from hri_emo_ros.types import Explanation, FloatArray, Transcript, Word
 
 STEPS = 8
 """Points of the integration path."""
@@ -70,40 +70,6 @@ def explain_utterance(
         moment_period=_period(model, batch, audio_mask),
         alignment=alignment,
     )
-
-
-def deletion_masks(
-    attribution: FloatArray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The most attributed share of [n] positions, and the same pattern somewhere else.
-
-    The control is the first mask turned round by a random amount, so that both consist of runs of the
-    same lengths: holes scattered at random would hurt a voice more than one gap of the same size, and
-    the comparison would be about gaps.
-
-    Returns:
-        Two boolean masks [n] with the same number of true, at least one.
-    """
-    count = max(1, round(fraction * len(attribution)))
-    most = np.zeros(len(attribution), dtype=bool)
-    most[np.argsort(-attribution, kind="stable")[:count]] = True
-    turn = int(rng.integers(1, len(attribution))) if len(attribution) > 1 else 0
-    return most, np.roll(most, turn)
-
-
-def without_moments(
-    samples: FloatArray, removed: np.ndarray, period: float, total_frames: int
-) -> FloatArray:
-    """`samples` with the frames of the boolean mask `removed` [frames] muted."""
-    owner = np.minimum(
-        (np.arange(len(samples)) / (period * SAMPLE_RATE)).astype(int), total_frames - 1
-    )
-    return np.where(removed[owner], np.float32(0.0), samples).astype(np.float32)
-
-
-def without_words(words: tuple[Word, ...], removed: np.ndarray) -> str:
-    """The text that remains of `words` without those of the boolean mask `removed`."""
-    return " ".join(word.text for word, gone in zip(words, removed, strict=True) if not gone)
 
 
 def _integrate(

@@ -6,15 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hri_emo_ros.model.explain import deletion_masks, without_moments, without_words
-from hri_emo_ros.types import FloatArray
-
-if TYPE_CHECKING:
-    from hri_emo_ros.engine import EmotionEngine, EngineInput
+from hri_emo_ros.engine import EmotionEngine, EngineInput
+from hri_emo_ros.types import SAMPLE_RATE, FloatArray, Word
 
 
 @dataclass(frozen=True)
@@ -104,3 +100,37 @@ def _record(
     falls = scores[0] - scores[1:]
     attributed.append(float(falls[0]))
     random.append(float(falls[1:].mean()))
+
+
+def deletion_masks(
+    attribution: FloatArray, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most attributed share of [n] positions, and the same pattern somewhere else.
+
+    The control is the first mask turned round by a random amount, so that both consist of runs of the
+    same lengths: holes scattered at random would hurt a voice more than one gap of the same size, and
+    the comparison would be about gaps.
+
+    Returns:
+        Two boolean masks [n] with the same number of true, at least one.
+    """
+    count = max(1, round(fraction * len(attribution)))
+    most = np.zeros(len(attribution), dtype=bool)
+    most[np.argsort(-attribution, kind="stable")[:count]] = True
+    turn = int(rng.integers(1, len(attribution))) if len(attribution) > 1 else 0
+    return most, np.roll(most, turn)
+
+
+def without_moments(
+    samples: FloatArray, removed: np.ndarray, period: float, total_frames: int
+) -> FloatArray:
+    """`samples` with the frames of the boolean mask `removed` [frames] muted."""
+    owner = np.minimum(
+        (np.arange(len(samples)) / (period * SAMPLE_RATE)).astype(int), total_frames - 1
+    )
+    return np.where(removed[owner], np.float32(0.0), samples).astype(np.float32)
+
+
+def without_words(words: tuple[Word, ...], removed: np.ndarray) -> str:
+    """The text that remains of `words` without those of the boolean mask `removed`."""
+    return " ".join(word.text for word, gone in zip(words, removed, strict=True) if not gone)
