@@ -11,6 +11,7 @@ from tiny_models import tiny_config
 
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.model.batch import ModelBatch
+from hri_emo_ros.model.config import ModelConfig
 from hri_emo_ros.model.runtime import Encoded
 
 DATA = Path(__file__).parent / "data"
@@ -154,7 +155,16 @@ def test_the_bench_exports_random_encoders_and_reckons_the_answer(
 
     monkeypatch.setattr(TorchRuntime, "voice", voice)
     tiny = tiny_config(audio="wavlm", text="roberta")
-    monkeypatch.setattr(dry_run, "random_network", lambda config: tiny)
+    random_network = dry_run.random_network
+
+    def small(config: ModelConfig) -> ModelConfig:
+        real = random_network(config)
+        same = {"name", "allow_download"}
+        assert real.audio.model_dump(include=same) == tiny.audio.model_dump(include=same)
+        assert real.text.model_dump(include=same) == tiny.text.model_dump(include=same)
+        return tiny
+
+    monkeypatch.setattr(dry_run, "random_network", small)
     monkeypatch.setattr(bench_encoders, "LENGTHS", (1.0,))
     manifest = tmp_path / "manifest.csv"
     manifest.write_text(f"path,emotion,text\n{DATA / 'lj_LJ001-0008.flac'},neutral,in being\n")

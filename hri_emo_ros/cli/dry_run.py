@@ -84,7 +84,8 @@ def random_encoder(spec: EncoderSpec, modality: str) -> EncoderSpec:
             f"'model.{modality}.name' is '{spec.name}', whose architecture is not known to "
             f"--dry-run-random; known: {', '.join(_KNOWN)} (or give 'model.{modality}.config')"
         )
-    return spec.model_copy(update={"name": "", "config": _KNOWN[spec.name]})
+    named = {"name": "", "allow_download": False}
+    return spec.model_copy(update={**named, "config": _KNOWN[spec.name]})
 
 
 def random_network(config: ModelConfig) -> ModelConfig:
