@@ -199,7 +199,7 @@ def _graph_round(parameters: Parameters, bag: Path) -> tuple[list[_Utterance], d
 
 
 def _await_listener(graph: Graph, player: BagPlayer) -> None:
-    if not graph.spin_until(player.ready, 30.0):
+    if not graph.spin_until(player.ready):
         raise HriEmoError("speech_node does not listen to the recording: is the machine too slow?")
 
 

@@ -127,7 +127,7 @@ def _round(
     finals.clear()
     process = psutil.Process(graph.processes["emotion_node"].pid)
     publishers = [node.create_publisher(Speech, "/speech", qos.SPEECH) for node in nodes]
-    if not graph.spin_until(lambda: all(p.get_subscription_count() for p in publishers), 30.0):
+    if not graph.spin_until(lambda: all(p.get_subscription_count() for p in publishers)):
         raise HriEmoError("emotion_node does not listen: is the machine too slow?")
     length = spoken[-1][0]
     schedule = sorted(

@@ -34,6 +34,7 @@ from hri_emo_ros.evaluation.utterances import UtteranceLog
 from hri_emo_ros.messages import LATENCY_FIELDS
 from hri_emo_ros.model.bundle import find_bundle, read_config
 from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.adaptive import reaches
 from hri_emo_ros.nodes.audio_messages import AudioPublisher
 from hri_emo_ros.nodes.conversions import chunk_of, quality_of, to_ns, to_time, transcript_of
 from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
@@ -220,7 +221,6 @@ class _Player:
         node = graph.node
         self._clock = node.create_publisher(Clock, "/clock", 10)
         self._robot = node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-        self._audio: AudioPublisher | None = None
         self._now_ns = 0.0
 
     def play(self, progress: Callable[[float, float], None]) -> None:
@@ -228,17 +228,24 @@ class _Player:
         first = next(self._bag.messages(), None)
         if first is None:
             return
-        audio = self._audio = AudioPublisher(self._graph.node, None, first.stamped)
+        audio = AudioPublisher(self._graph.node, None, first.stamped)
         if self._parameters["audio.use_info"] and self._bag.format is not None:
-            self._tell(audio, self._bag.format)
-        self._tell_time(first.receive_ns)
-        ready = self._graph.spin_until(lambda: audio.subscribers > 0, 20.0)
+            self._format = self._bag.format
+            audio.tell(self._bag.format)
+        kinds = self._graph.kinds
+        ready = self._graph.spin_until(
+            lambda: (
+                audio.reaches("speech_node")
+                and reaches(self._graph.node, self._robot, "speech_node")
+                and self._clock.get_subscription_count()
+                >= self._graph.node.count_subscribers("/clock")
+                > len(kinds)  # The recorder too.
+            )
+        )
         if not ready:
             raise HriEmoError(f"speech_node does not listen: {self._graph.output('speech_node')}")
-        # Time for the node to match the latched AudioInfo and to follow /clock.
-        for _ in range(10):
-            self._tell_time(first.receive_ns)
-            self._graph.spin(0.05)
+        self._tell_time(first.receive_ns)
+        self._taken()
         began = time.monotonic()
         try:
             for event in self._bag.sounds(self._parameters):
@@ -256,6 +263,7 @@ class _Player:
                 progress(self._bag.seconds(receive_ns), self._bag.duration)
         except TruncatedBagError as error:
             self.truncated = str(error)
+        self._taken()
 
     def wait(self, condition: Callable[[], bool], timeout: float) -> None:
         """Let time go on, at its ordinary pace, until `condition` holds."""
@@ -263,6 +271,7 @@ class _Player:
         while not condition() and time.monotonic() - began < timeout:
             self._tell_time(start_ns + int((time.monotonic() - began) * 1e9))
             self._graph.spin(0.05)
+        # Explanations come last, and an abstained state has none to wait for.
         self._graph.spin(0.5)
 
     def _send(self, audio: AudioPublisher, sound: Sound) -> None:
@@ -276,9 +285,13 @@ class _Player:
     def _tell(self, audio: AudioPublisher, pcm_format: PcmFormat) -> None:
         self._format = pcm_format
         audio.tell(pcm_format)
-        self._graph.spin(
-            0.05
-        )  # On a topic of its own: it is to arrive before the audio that it tells of.
+        # On a topic of its own: it is to come before the audio that it tells of.
+        self._taken()
+
+    def _taken(self) -> None:
+        """Wait until the nodes have taken what was sent on topics of their own. Acknowledgements would take 3 s."""
+        for kind in self._graph.kinds:
+            self._graph.state(kind)
 
     def _tell_time(self, stamp_ns: float) -> None:
         self._now_ns = stamp_ns

@@ -9,14 +9,40 @@ graph, follows changes, and says in diagnostics who publishes what cannot be tak
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.lifecycle import HriNode
+
+
+def reaches(node: Node, publisher: Any, listener: str) -> bool:
+    """Whether all who listen to a publisher of `node` will hear what it sends, the node named `listener` among them.
+
+    Before, the `AdaptiveSubscription` there may be made anew for what the publisher offers, and miss what is sent.
+    """
+    there = node.get_subscriptions_info_by_topic(publisher.topic_name)
+    offered = publisher.qos_profile.reliability, publisher.qos_profile.durability
+    kind = f"/{publisher.msg_type.__name__}"
+    own = [
+        (s.qos_profile.reliability, s.qos_profile.durability) == offered
+        and s.topic_type.endswith(kind)
+        for s in there
+        if s.node_name == listener
+    ]
+    return bool(own) and all(own) and publisher.get_subscription_count() >= len(there)
+
+
+def node_of(endpoint: TopicEndpointInfo) -> str:
+    """Full name of the node that an endpoint belongs to; empty for the moment in which only the endpoint is known."""
+    if endpoint.node_name == "_NODE_NAME_UNKNOWN_":
+        return ""
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 class AdaptiveSubscription:
@@ -65,7 +91,7 @@ class AdaptiveSubscription:
     def describe_publishers(self) -> str:
         """The publishers in words, of whatever type, for error messages."""
         seen = sorted(
-            {f"{p.node_namespace.rstrip('/')}/{p.node_name} ({p.topic_type})" for p in self._all()}
+            {f"{node_of(p) or 'a node yet unknown'} ({p.topic_type})" for p in self._all()}
         )
         return ", ".join(seen) if seen else "no publisher"
 
@@ -106,6 +132,18 @@ class AdaptiveSubscription:
                 f"remap '{self._topic}'{self._advice and ' or ' + self._advice}"
             )
         self._node.diagnostics.condition(f"type on {self._topic}", level, text)
+
+    def take_rest(self) -> None:
+        """Hand on what has come and was not handed on yet."""
+        subscription = self._subscription
+        if subscription is None:
+            return
+        with subscription.handle:
+            for _ in range(self._wanted.depth):
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is None:
+                    return
+                self._node.guarded("callback", partial(self._callback, taken[0]))
 
     def destroy(self) -> None:
         self._node.diagnostics.condition(f"type on {self._topic}", Level.OK)

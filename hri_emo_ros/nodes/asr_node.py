@@ -99,6 +99,10 @@ class AsrNode(HriNode):
             qos.SPEECH,
         )
 
+    def take_rest(self) -> None:
+        if self._input is not None:
+            self._input.take_rest()
+
     def close(self) -> None:
         if self._input is not None:
             self._input.destroy()

@@ -11,6 +11,7 @@ from hri_emo_ros.audio.messages import TYPED_FIELDS
 from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import qos
+from hri_emo_ros.nodes.adaptive import reaches
 from hri_emo_ros.nodes.conversions import to_time
 
 PACKAGE = "audio_common_msgs"
@@ -82,6 +83,14 @@ class AudioPublisher:
     def subscribers(self) -> int:
         """Who listens to the audio."""
         return int(self._audio.get_subscription_count())
+
+    def reaches(self, listener: str) -> bool:
+        """Whether the node named `listener` will hear all that is sent and told."""
+        return all(
+            reaches(self._node, publisher, listener)
+            for publisher in (self._audio, self._info)
+            if publisher is not None
+        )
 
     def tell(self, pcm_format: PcmFormat) -> None:
         """What follows is in this format."""

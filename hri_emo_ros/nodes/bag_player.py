@@ -44,8 +44,8 @@ class BagPlayer:
         self._thread.start()
 
     def ready(self) -> bool:
-        """Somebody listens."""
-        return self._audio.subscribers > 0
+        """speech_node will hear what is played."""
+        return self._audio.reaches("speech_node")
 
     def stop(self) -> None:
         self._ending.set()

@@ -125,7 +125,7 @@ class Demo:
             Speech, "speech", lambda chunk: self._heard.add(chunk.utterance_id), qos.SPEECH
         )
         player = BagPlayer(graph.node, self._recording, self._speed)
-        if not graph.spin_until(player.ready, 15.0):
+        if not graph.spin_until(player.ready):
             raise HriEmoError(f"speech_node does not listen: {graph.output('speech_node')}")
         player.start()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from hri_emo_ros.conversation import Conversation
 from hri_emo_ros.engine import EmotionEngine, make_engine
 from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.nodes import conversions, in_process, qos
-from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
+from hri_emo_ros.nodes.adaptive import AdaptiveSubscription, node_of
 from hri_emo_ros.nodes.diagnostics import Level
 from hri_emo_ros.nodes.hri_messages import hri_messages, language_field
 from hri_emo_ros.nodes.lifecycle import STUCK, HriNode, run
@@ -40,6 +40,8 @@ FORGET_WAIT = 10.0
 CLOCK_TOLERANCE = 2.0
 """Seconds by which chunks may be behind this node's clock, or ahead of it, that are stamped by it: what may be
 a pause is held back."""
+MOST_OVER = 32
+"""Streams that are remembered after their end."""
 QUEUE = 4000
 """Messages that may wait while the model works: a quarter of an hour of speech."""
 
@@ -73,9 +75,13 @@ class EmotionNode(HriNode):
         self._forget: Any = None
         self._words_come = True
         """Somebody is there who may send words."""
+        self._words_from = ""
+        """The nodes that may, as last seen."""
         self._listeners = ListenOnceServer(self)
         self._handed_over = False
         """The words come from asr_node in this process; what it publishes has none."""
+        self._over: deque[str] = deque(maxlen=MOST_OVER)
+        """Streams that others have followed: words of theirs may still come."""
         self._announced: TranscriptMsg | None = None
         """Of an utterance of a stream whose speech has not come yet."""
 
@@ -176,9 +182,17 @@ class EmotionNode(HriNode):
     def _look_for_recogniser(self) -> None:
         """Words are not waited for where nobody can send any."""
         if self._streams is not None and self._words is not None:
-            self._words_come = bool(self._words.publishers())
+            found = self._words.publishers()
+            self._words_come = bool(found)
+            self._words_from = ", ".join(
+                sorted({node_of(p) or "a node yet unknown" for p in found})
+            )
             for microphone in self._streams:
                 microphone.joiner.recogniser_present = self._words_come
+
+    def take_rest(self) -> None:
+        for subscription in self._inputs:
+            subscription.take_rest()
 
     def close(self) -> None:
         if self._words is not None:
@@ -186,7 +200,7 @@ class EmotionNode(HriNode):
         self.look_no_more(self._look_for_recogniser)
         for subscription in self._inputs:
             subscription.destroy()
-        self._inputs, self._words = [], None
+        self._inputs, self._words, self._words_from = [], None, ""
         if self._worker is not None:
             self._worker.put(self._end_all)
             self._worker.drain(self.patience)
@@ -232,6 +246,7 @@ class EmotionNode(HriNode):
             "device": engine.device,
             "labels": ", ".join(engine.labels),
             "microphones": sum(bool(microphone.stream_id) for microphone in streams),
+            "words from": self._words_from or "nobody",
             "utterances in work": sum(joiner.in_work for joiner in joiners),
             "goals of listen_once waiting": self._listeners.waiting,
             "messages waiting": int(self._worker.waiting) if self._worker else 0,
@@ -303,6 +318,7 @@ class EmotionNode(HriNode):
             microphone.joiner.restart(time.monotonic())
 
     def _ended(self, microphone: _Microphone) -> None:
+        self._over.append(microphone.stream_id)
         microphone.joiner.restart(time.monotonic())
         microphone.conversation.clear()
 
@@ -311,12 +327,12 @@ class EmotionNode(HriNode):
         microphone, new = self._streams.of(message)
         if new:
             if message.utterance_id > 1:
-                self.diagnostics.count(
-                    "utterances before this node listened", message.utterance_id - 1
-                )
-                self.get_logger().warning(
-                    f"{message.utterance_id - 1} utterance(s) of this stream were heard before "
-                    "emotion_node listened"
+                missed = message.utterance_id - 1
+                self.diagnostics.count("utterances before this node listened", missed)
+                self.diagnostics.failure(
+                    "missed utterances",
+                    f"{missed} utterance(s) of this stream were heard before emotion_node listened",
+                    Level.WARN,
                 )
             if self._announced is not None and self._announced.stream_id == message.stream_id:
                 self._take_transcript(self._announced, arrived)
@@ -330,8 +346,15 @@ class EmotionNode(HriNode):
         if message.stream_id and self._streams.get(message.stream_id) is None:
             if message.status == TranscriptMsg.STATUS_NONE:
                 self._announced = message
-            else:
+            elif message.stream_id in self._over:
                 self.diagnostics.count("transcripts of another stream")
+            else:
+                self.diagnostics.failure(
+                    "unheard speech",
+                    "words come of a microphone that emotion_node does not hear: their utterance has no state; it "
+                    "has only begun to listen, or `speech` is not the one that the recogniser hears",
+                    Level.WARN,
+                )
             return
         self._join(
             conversions.transcript_of(message),

@@ -25,6 +25,7 @@ from typing import Any
 
 import rclpy
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -35,8 +36,12 @@ from hri_emo_ros.errors import HriEmoError
 from hri_emo_ros.parameters import Value, check
 
 PIPELINE_NODES = ("speech_node", "asr_node", "emotion_node")
+LIMIT = 60.0
+"""Seconds after which a condition is given up: many times what it takes, however busy the machine is."""
 _ANSWER_LOST = 5.0
 """Seconds without an answer after which a node is asked where it is."""
+_LISTENERS = ("asr_node", "emotion_node", "ros4hri_bridge")
+"""Who listens to `speech`."""
 _LEADS_TO = {
     Transition.TRANSITION_CONFIGURE: "inactive",
     Transition.TRANSITION_CLEANUP: "unconfigured",
@@ -50,7 +55,8 @@ _STOP_SIGNALS = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3
 class Graph:
     """The running nodes, and a ROS node of one's own beside them.
 
-    A context manager: entering returns when all nodes are active, leaving ends every process.
+    A context manager: entering returns when all nodes are active and speech_node has found who listens to it,
+    leaving ends every process.
     `node` lives in its own rclpy context, so that a program may run several graphs, one after
     another or at once; `spin` and `spin_until` serve its callbacks.
 
@@ -99,13 +105,15 @@ class Graph:
         self._values, self._params_file, self._remaps = values, params_file, dict(remaps or {})
         self._namespace = "/" + namespace.strip("/") if namespace.strip("/") else ""
         self.domain_id = free_domain() if domain_id is None else domain_id
-        self._kinds, self._single, self._sim = tuple(nodes), single_process, use_sim_time
+        self.kinds, self._single, self._sim = tuple(nodes), single_process, use_sim_time
         self._autostart, self._localhost, self._log_level = autostart, localhost, log_level
         self._extra, self._timeout = dict(environment or {}), timeout
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.context: rclpy.Context | None = None
         self.node: Any = None
         self._executor: Any = None
+        self._clients: dict[tuple[str, str], Any] = {}
+        """By node and service; kept, since an answer is lost before both ends have found each other."""
         self._folder: Path | None = None
 
     # -- start ----------------------------------------------------------------------------------
@@ -125,18 +133,42 @@ class Graph:
             self._spawn(name, kinds)
         self._open_node()
         if self._autostart:
-            self.transition(Transition.TRANSITION_CONFIGURE, self._kinds)
+            self.transition(Transition.TRANSITION_CONFIGURE, self.kinds)
             # Listeners before speakers, so that the first message finds its receiver.
-            for kind in reversed(self._kinds):
+            for kind in reversed(self.kinds):
                 self.transition(Transition.TRANSITION_ACTIVATE, (kind,))
+            self._await_listeners()
         else:
-            for kind in self._kinds:
+            for kind in self.kinds:
                 self._client(GetState, kind, "get_state")
+
+    def _await_listeners(self) -> None:
+        """Until then nothing should be said: DDS may find one 3 s after the other, also on an idle machine."""
+        listeners = [kind for kind in _LISTENERS if kind in self.kinds]
+        if "speech_node" not in self.kinds or not listeners:
+            return
+        told: dict[str, dict[str, str]] = {}
+
+        def take(message: DiagnosticArray) -> None:
+            for status in message.status:
+                told[f"/{status.name}"] = {value.key: value.value for value in status.values}
+
+        def found() -> bool:
+            own = {k: told.get(f"{self._namespace}/{k}: {k}") for k in ("speech_node", *listeners)}
+            if not all(own.values()):
+                return False
+            wanted = [k for k in listeners if (own[k] or {}).get("recogniser") != "none"]
+            return int((own["speech_node"] or {}).get("listeners", 0)) >= len(wanted)
+
+        diagnostics = self.node.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
+        if not self.spin_until(found):
+            raise HriEmoError(f"speech_node does not find who listens to it within {LIMIT:g} s")
+        self.node.destroy_subscription(diagnostics)
 
     def _executables(self) -> dict[str, tuple[str, ...]]:
         if not self._single:
-            return {kind: (kind,) for kind in self._kinds}
-        others = {k: (k,) for k in self._kinds if k not in PIPELINE_NODES}
+            return {kind: (kind,) for kind in self.kinds}
+        others = {k: (k,) for k in self.kinds if k not in PIPELINE_NODES}
         return {"pipeline": PIPELINE_NODES, **others}
 
     def _spawn(self, name: str, kinds: tuple[str, ...]) -> None:
@@ -226,20 +258,19 @@ class Graph:
         there: set[str] = set()
 
         def done() -> bool:
-            return self._dead() or all(f.done() or k in there for k, f in futures.items())
+            return all(f.done() or k in there or self._ended(k) for k, f in futures.items())
 
         end = time.monotonic() + self._timeout
         while not self.spin_until(done, _ANSWER_LOST) and time.monotonic() < end:
             there |= {
                 k for k, f in futures.items() if not f.done() and self._reached(k, transition)
             }
-        for client in clients.values():
-            self.node.destroy_client(client)
         for kind, future in futures.items():
             if kind in there:
                 continue
             if not future.done():
-                reason = "has ended" if done() else f"did not answer within {self._timeout:g} s"
+                ended = self._ended(kind)
+                reason = "has ended" if ended else f"did not answer within {self._timeout:g} s"
                 raise HriEmoError(f"{kind} {reason}: {self.output(kind)}")
             if not future.result().success:
                 raise HriEmoError(f"{kind}: {self.output(kind)}")
@@ -255,34 +286,61 @@ class Graph:
     def state(self, kind: str, timeout: float | None = None) -> str:
         """Lifecycle state of a node: "unconfigured", "inactive", "active", "finalized".
 
+        Of each topic the node has then taken the message that had reached it before: topics are served first.
+
         Args:
             timeout: seconds; None is the graph's.
 
         Raises:
             HriEmoError: the node does not answer.
         """
+        answer = self.call(GetState, kind, "get_state", GetState.Request(), timeout)
+        return str(answer.current_state.label)
+
+    def call(
+        self, kind: Any, node: str, service: str, request: Any, timeout: float | None = None
+    ) -> Any:
+        """The answer of a node's service. It is asked again where an answer gets lost, so the request must bear that.
+
+        Args:
+            kind: the service's type.
+            service: its name below the node's ("get_state").
+            timeout: seconds; None is the graph's.
+
+        Raises:
+            HriEmoError: the node does not answer.
+        """
         timeout = self._timeout if timeout is None else timeout
-        client = self._client(GetState, kind, "get_state")
-        future = client.call_async(GetState.Request())
-        self.spin_until(future.done, timeout)
-        self.node.destroy_client(client)
-        if not future.done():
-            raise HriEmoError(f"{kind} did not answer within {timeout:g} s")
-        return str(future.result().current_state.label)
+        client = self._client(kind, node, service)
+        asked: list[Any] = []
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            asked.append(client.call_async(request))
+            if self.spin_until(lambda: any(f.done() for f in asked), min(left, _ANSWER_LOST)):
+                return next(f.result() for f in asked if f.done())
+        raise HriEmoError(f"{node} did not answer within {timeout:g} s")
 
     def _client(self, kind: Any, node: str, service: str) -> Any:
-        client = self.node.create_client(kind, f"{self._namespace}/{node}/{service}")
-        self.spin_until(lambda: self._dead() or client.service_is_ready(), self._timeout)
+        client = self._clients.get((node, service))
+        if client is None:
+            client = self.node.create_client(kind, f"{self._namespace}/{node}/{service}")
+            self._clients[node, service] = client
+        self.spin_until(lambda: self._ended(node) or client.service_is_ready(), self._timeout)
         if not client.service_is_ready():
             raise HriEmoError(f"{node} did not start: {self.output(node)}")
         return client
 
-    def _dead(self) -> bool:
-        return any(process.poll() is not None for process in self.processes.values())
+    def _ended(self, kind: str) -> bool:
+        process = self.processes.get(self._process(kind))
+        return process is not None and process.poll() is not None
+
+    def _process(self, kind: str) -> str:
+        """Name of the process that a node runs in."""
+        return "pipeline" if self._single and kind in PIPELINE_NODES else kind
 
     def output(self, kind: str, lines: int = 3) -> str:
         """The last lines a node printed, ROS prefixes taken off."""
-        name = "pipeline" if self._single and kind in PIPELINE_NODES else kind
+        name = self._process(kind)
         if self._folder is None or not (self._folder / f"{name}.txt").exists():
             return ""
         text = (self._folder / f"{name}.txt").read_text(encoding="utf-8", errors="replace")
@@ -295,7 +353,7 @@ class Graph:
         """Serve the callbacks of `node` for a while."""
         self.spin_until(lambda: False, seconds)
 
-    def spin_until(self, condition: Callable[[], object], timeout: float) -> bool:
+    def spin_until(self, condition: Callable[[], object], timeout: float = LIMIT) -> bool:
         """Serve the callbacks of `node` until `condition` holds; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -326,6 +384,7 @@ class Graph:
         if self.node is not None:
             self.node.destroy_node()
             self.node = None
+            self._clients.clear()
         if self.context is not None:
             self.context.try_shutdown()
             self.context.destroy()

@@ -92,6 +92,9 @@ class HriNode(LifecycleNode):
     def open(self) -> None:
         raise NotImplementedError
 
+    def take_rest(self) -> None:
+        """Take what has come before the node is closed, and lies in DDS still."""
+
     def close(self) -> None:
         raise NotImplementedError
 
@@ -196,6 +199,7 @@ class HriNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.take_rest()
         self.state = "inactive"
         self.close()
         return super().on_deactivate(state)

@@ -31,6 +31,11 @@ from hri_emo_ros.worker import Worker
 INFO_WAIT = 1.0
 """Seconds for which the first audio is held back when somebody publishes AudioInfo: a latched
 message may come in later than the first sound, which would be read in the wrong format."""
+FOUND = 5.0
+"""Seconds after the start within which DDS finds who listens: one after 0.1 s, the next after 3 (measured with Fast DDS
+3.2, idle). What is said to the first alone is lost to the others, so the audio is held back meanwhile."""
+OURS = frozenset({"asr_node", "emotion_node"})
+"""Nobody else is awaited where these listen."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class SpeechNode(HriNode):
         self._unheard = 0.0
         """Seconds of audio that came while nobody listened to `speech`."""
         self._listened_to = False
+        self._listeners = 0
+        self._started = time.monotonic()
         self._muted = False
         """Nothing is listened to, in whatever state the node is or comes to be."""
         self._mute = self.create_service(SetBool, "~/mute", self._on_mute)
@@ -72,7 +79,10 @@ class SpeechNode(HriNode):
         self._frame = str(parameters["audio.frame_id"])
         self._stream = ""
         self._held: list[Callable[[], None]] = []
-        """What waits for AudioInfo, in the order in which it came."""
+        """What waits for AudioInfo or for listeners, in the order in which it came."""
+        self._held_seconds = 0.0
+        """Of audio among it."""
+        self._listened_to, self._listeners = False, 0
         self._opened = self._last_audio = time.monotonic()
         self._heard = False
         self._front_end = AudioFrontEnd(parameters)
@@ -117,7 +127,12 @@ class SpeechNode(HriNode):
         if self._robot_speaks:
             self._tell_robot()
 
+    def take_rest(self) -> None:
+        for subscription in self._subscriptions_:
+            subscription.take_rest()
+
     def close(self) -> None:
+        self._release()
         self._command(self._flush)
         if self._worker is not None:
             self._worker.drain(self.patience)
@@ -171,6 +186,7 @@ class SpeechNode(HriNode):
             "input level (dBFS)": self._front_end.input.level_dbfs,
             "muted": self._muted,
             "audio waiting (s)": float(self._worker.waiting) if self._worker else 0.0,
+            "listeners": self._listeners,
             "audio that nobody listened to (s)": round(self._unheard, 2),
             **self._front_end.counters,
         }
@@ -186,8 +202,9 @@ class SpeechNode(HriNode):
             self.diagnostics.count("messages while muted")
             return
         received_ns = self.get_clock().now().nanoseconds
-        if self._info_awaited():
+        if self._info_awaited() or self._listeners_awaited():
             self._held.append(lambda: self._pass(message, received_ns))
+            self._held_seconds += self._seconds(message)
             return
         self._release()
         self._pass(message, received_ns)
@@ -214,12 +231,34 @@ class SpeechNode(HriNode):
         return (
             bool(self._settings["audio.use_info"])
             and self._info is None
-            and self._last_audio - self._opened < INFO_WAIT
+            and time.monotonic() - self._opened < INFO_WAIT
             and bool(self._infos.publishers())
         )
 
+    def _listeners_awaited(self) -> bool:
+        """Somebody listens already, and others may not have been found yet."""
+        count = self._speech.get_subscription_count()
+        if count != self._listeners:
+            self._listeners = count
+            self.diagnostics.publish()  # Others wait for it.
+        full = self._held_seconds > 0.5 * float(self._settings["audio.queue"])
+        if self._listened_to or full or time.monotonic() - self._started >= FOUND:
+            return False
+        there = self.get_subscriptions_info_by_topic(self._speech.topic_name)
+        complete = {s.node_name for s in there} >= OURS and self._listeners >= len(there)
+        return self._listeners > 0 and not complete
+
+    def _seconds(self, message: Any) -> float:
+        """Of the audio in a message, as far as its format is known."""
+        try:
+            audio = read_message(message)
+        except HriEmoError:
+            return 0.0  # It will be told when the message is passed on.
+        pcm = audio.format or self._format
+        return len(audio.data) / (pcm.sample_rate * pcm.frame_bytes)
+
     def _release(self) -> None:
-        held, self._held = self._held, []
+        held, self._held, self._held_seconds = self._held, [], 0.0
         for pass_on in held:
             pass_on()
 
@@ -255,7 +294,6 @@ class SpeechNode(HriNode):
             return
         self._refuse_info("")
         self._set_format(self._info)
-        self._release()
 
     def _refuse_info(self, reason: str) -> None:
         self._info_refused = bool(reason)
@@ -282,12 +320,13 @@ class SpeechNode(HriNode):
 
     def _look(self) -> None:
         """Say so when no audio comes, and who publishes what on the topic."""
+        awaited = self._listeners_awaited()
         if self.state != "active":
             return
         self._check_robot()
         self._check_clocks()
         silent = time.monotonic() - self._last_audio
-        if self._held and time.monotonic() - self._opened >= INFO_WAIT:
+        if self._held and not (awaited or self._info_awaited()):
             self._release()
         if silent < float(self._settings["audio.timeout"]):
             self.diagnostics.condition("no audio", Level.OK)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from hri_emo_msgs.msg import Speech
-from hri_emo_ros.nodes.adaptive import AdaptiveSubscription
+from hri_emo_ros.nodes.adaptive import AdaptiveSubscription, node_of
 
 
 @dataclass
@@ -28,7 +28,9 @@ S = TypeVar("S", bound=Stream)
 
 def speakers(speech: AdaptiveSubscription) -> int:
     """How many speech_nodes publish on the topic; one that died and its successor count once."""
-    return len({(p.node_namespace, p.node_name) for p in speech.publishers()})
+    names = [node_of(publisher) for publisher in speech.publishers()]
+    # Two that have not told their names yet are two: one must not be taken for the other's successor.
+    return len(set(filter(None, names))) + names.count("")
 
 
 class Streams(Generic[S]):
