@@ -95,15 +95,16 @@ def ros_domain() -> Iterator[int]:
         yield domain
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
-    """speech_node and emotion_node, active, for voice alone; a module that wants others has its own."""
-    from hri_emo_ros.nodes.graph import Graph
+    """speech_node and emotion_node, active, for voice alone; a module that wants others has its own, which must not
+    hear these: they live to the end."""
+    from hri_emo_ros.nodes.graph import Graph, free_domain
 
     with Graph(
         nodes=("speech_node", "emotion_node"),
         bundle=tiny_bundle,
-        domain_id=ros_domain,
+        domain_id=next(domain for domain in iter(free_domain, None) if domain != ros_domain),
         parameters={
             "speech_node": {"audio.queue": 120.0},
             "emotion_node": {"transcript.source": "none", "model.threads": 1},
@@ -113,11 +114,14 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
 
 
 @pytest.fixture(scope="module")
-def collected(graph: Graph) -> Heard:
+def collected(graph: Graph) -> Iterator[Heard]:
     """All that the module's graph publishes."""
     from ros_playing import listen
 
-    return listen(graph)
+    heard = listen(graph)
+    yield heard
+    for subscription in heard.subscriptions:
+        graph.node.destroy_subscription(subscription)
 
 
 @pytest.fixture
@@ -125,8 +129,6 @@ def heard(graph: Graph, collected: Heard) -> Heard:
     """A new stream, nothing heard yet."""
     from ros_playing import restart
 
-    graph.spin(0.2)
     restart(graph)
-    graph.spin(0.2)
-    collected.clear()
+    collected.start_over()
     return collected

@@ -24,7 +24,18 @@ from hypothesis import strategies as st
 from nodes_here import NodesHere
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from ros_playing import Heard, clips, listen, pcm, play, probabilities, restart
+from ros_playing import (
+    Heard,
+    all_listen,
+    clips,
+    create_publisher,
+    listen,
+    pcm,
+    play,
+    probabilities,
+    restart,
+    tell,
+)
 from std_msgs.msg import Bool
 
 from hri_emo_ros.audio.frontend import AudioFrontEnd
@@ -85,8 +96,9 @@ def nodes_under_fire(
         for node in nodes.nodes.values():
             _record(node, raised)
         taken = _counted_input(nodes.nodes["speech_node"])
-        heard = listen(graph)
+        heard = listen(graph, nodes.nodes)
         nodes.start(graph)
+        all_listen(graph, heard)
         yield graph, heard, nodes, raised, taken
 
 
@@ -215,12 +227,9 @@ def fuzz_messages(count: int, number: int, bundle: Path, domain: int) -> Counter
     sender, counted = Sender(number), Counter[str]()
     with nodes_under_fire(bundle, domain) as (graph, heard, nodes, raised, taken):
         deep = QoSProfile(depth=2 * STEP)
-        audio = graph.node.create_publisher(AudioDataStamped, "audio", deep)
-        told = graph.node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
-        robot = graph.node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-        if not graph.spin_until(audio.get_subscription_count, 30.0):
-            raise Unsound("speech_node does not listen")
-        graph.spin(1.0)  # The subscription is made anew for what the publisher offers.
+        audio = create_publisher(graph, AudioDataStamped, "audio", deep, "speech_node")
+        told = create_publisher(graph, AudioInfo, "audio_info", qos.AUDIO_INFO, "speech_node")
+        robot = create_publisher(graph, Bool, "robot_speaking", qos.EVENT, "speech_node")
         worker = nodes.nodes["speech_node"]._worker
         for sent in range(1, count + 1):
             what = sender.rng.random()
@@ -236,14 +245,13 @@ def fuzz_messages(count: int, number: int, bundle: Path, domain: int) -> Counter
                 kept_up = lambda sent=sent: (  # noqa: E731
                     taken["audio"] + counted["undelivered"] >= sent and worker.waiting < 30.0
                 )
-                if not graph.spin_until(kept_up, 20.0):
+                if not graph.spin_until(kept_up):
                     # A process that gets no processor loses what DDS does not keep for it.
                     counted["undelivered"] = sent - taken["audio"]
                 if worker.waiting >= 30.0 or counted["undelivered"] > STEP + count // 50:
                     raise Unsound(f"{counted['undelivered']} messages are not taken: a hang")
                 check_heard(heard, counted)
-        robot.publish(Bool(data=False))
-        graph.spin(0.5)
+        tell(graph, robot, Bool(data=False))
         for publisher in (audio, told, robot):
             graph.node.destroy_publisher(publisher)
         _still_hears(graph, heard, counted)
@@ -268,10 +276,10 @@ def _counted_input(node: Any) -> Counter[str]:
 def _still_hears(graph: Graph, heard: Heard, counted: Counter[str]) -> None:
     """A clip of good sound has its one final state."""
     restart(graph)
-    graph.spin(0.5)
     check_heard(heard, counted)
+    heard.start_over()
     play(graph, clips(WORDS), speed=8.0)
-    if not graph.spin_until(lambda: heard.finals, 60.0):
+    if not graph.spin_until(lambda: heard.finals):
         raise Unsound("nothing is heard any more")
     check_heard(heard, counted)
 
@@ -359,7 +367,7 @@ def fuzz_parameters(count: int, number: int, bundle: Path, domain: int) -> Count
                     node.set_parameters_atomically(
                         [Parameter(p.name, value=p.default) for p in back]
                     )
-                graph.spin(0.1)
+                graph.state("speech_node")  # Takes what has come meanwhile.
                 check_heard(heard, counted)
         _still_hears(graph, heard, counted)
         if raised:

@@ -102,6 +102,7 @@ def test_the_bench_starts_nodes_with_both_runtimes_in_turn(
     from hri_emo_ros.evaluation import bench_start
 
     monkeypatch.setattr(bench_start, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(bench_start, "_PASSES", 2)
     out = tmp_path / "bench.json"
     arguments = ["bench", "--part", "start", "--rounds", "1", "--json", str(out)]
     assert main([*arguments, "--bundle", str(tiny_bundle)]) == 0

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,25 +18,27 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from ros_playing import (
     START_NS,
     Heard,
+    all_listen,
     clips,
-    double,
+    counter,
+    later,
     listen,
-    listen_to_states,
     play,
     restart,
-    set_parameter,
+    said,
+    words_publisher,
 )
 from std_msgs.msg import String
 
 from hri_emo_msgs.msg import EmotionState
 from hri_emo_msgs.msg import Transcript as TranscriptMsg
 from hri_emo_ros.errors import HriEmoError
-from hri_emo_ros.nodes import qos
-from hri_emo_ros.nodes.graph import Graph
+from hri_emo_ros.nodes.graph import LIMIT, Graph
 from hri_emo_ros.types import FloatArray
 
 # Starting processes that load torch takes its time on a busy machine.
@@ -58,7 +59,7 @@ def _segments(processes: list[psutil.Process]) -> set[Path]:
 def _hear_one(graph: Graph, recording: FloatArray) -> None:
     heard = listen(graph)
     play(graph, recording, topic="ear/audio")
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert heard.finals[0].utterance_id == 1
 
 
@@ -82,9 +83,14 @@ def test_two_launches_after_one_another_leave_nothing_behind(
             _hear_one(graph, recording)
             memory |= _segments(children)
         assert not any(child.is_running() for child in children)
-    with Graph(nodes=(), domain_id=ros_domain) as empty:
-        empty.spin(1.5)
-        assert empty.node.get_node_names() == ["hri_emo_graph"]
+    with (
+        Graph(nodes=(), domain_id=ros_domain) as empty,
+        Graph(nodes=(), domain_id=ros_domain) as other,
+    ):
+        # Where one is found that has just come, those that are left would be.
+        for each in (empty, other):
+            assert each.spin_until(lambda each=each: len(each.node.get_node_names()) > 1)
+            assert each.node.get_node_names() == ["hri_emo_graph"] * 2
     # Ports are shared with whatever else runs on this machine, or was killed on it.
     left = {segment for segment in memory - before if segment.exists()}
     assert left <= _segments(list(psutil.process_iter()))
@@ -95,7 +101,7 @@ def test_signals_end_an_active_node_cleanly(ros_domain: int, number: signal.Sign
     with Graph(nodes=("speech_node",), domain_id=ros_domain) as graph:
         process = graph.processes["speech_node"]
         process.send_signal(number)
-        assert process.wait(20.0) == 0
+        assert process.wait(LIMIT) == 0
         assert "Traceback" not in graph.output("speech_node", 50)
 
 
@@ -119,11 +125,7 @@ def test_a_bad_bundle_is_refused_in_one_line_and_the_node_lives(
         assert "\n" not in str(refusal.value)
         assert graph.state("emotion_node") == "unconfigured"
         assert graph.processes["emotion_node"].poll() is None
-        graph.spin_until(lambda: heard.status("emotion_node") is not None, 5.0)
-        status = heard.status("emotion_node")
-        assert status is not None
-        assert status.level == b"\x02"
-        assert str(bundle) in status.message
+        said(graph, heard, "emotion_node", str(bundle), DiagnosticStatus.ERROR)
 
 
 def test_a_whisper_folder_without_a_tokenizer_is_refused_at_once(
@@ -180,22 +182,19 @@ def test_speech_node_cuts_no_utterance_while_nobody_listens(
         nodes=("speech_node", "emotion_node"), bundle=tiny_bundle, domain_id=ros_domain,
         parameters=VOICE_ONLY, autostart=False,
     ) as graph:  # fmt: skip
-        heard = listen_to_states(graph)
+        heard = listen(graph, without=("speech",))
         graph.transition(Transition.TRANSITION_CONFIGURE, ("speech_node", "emotion_node"))
         graph.transition(Transition.TRANSITION_ACTIVATE, ("speech_node",))
         play(graph, clips("lj_LJ001-0008"), speed=8.0)
         graph.transition(Transition.TRANSITION_ACTIVATE, ("emotion_node",))
+        later(graph, heard, "speech_node")
+        all_listen(graph, heard)
         play(graph, clips("emodb_10a07Ta"), speed=8.0, start_ns=START_NS + 60 * 10**9)
-        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1)
         assert heard.finals[0].utterance_id == 1
         assert heard.finals[0].header.stamp.sec >= START_NS // 10**9 + 60
-
-        def unheard() -> float:
-            status = heard.status("speech_node")
-            values = {v.key: v.value for v in status.values} if status else {}
-            return float(values.get("audio that nobody listened to (s)", 0.0))
-
-        assert graph.spin_until(lambda: unheard() > 2.0, 20.0)
+        status = later(graph, heard, "speech_node")
+        assert float(counter(status, "audio that nobody listened to (s)")) > 2.0
 
 
 def test_an_utterance_that_was_under_way_when_emotion_node_began_to_listen_says_so(
@@ -209,19 +208,16 @@ def test_an_utterance_that_was_under_way_when_emotion_node_began_to_listen_says_
         graph.transition(Transition.TRANSITION_CONFIGURE, ("speech_node", "emotion_node"))
         graph.transition(Transition.TRANSITION_ACTIVATE, ("speech_node",))
         play(graph, clips("lj_LJ001-0008"), speed=8.0)
-        assert graph.spin_until(lambda: len(heard.utterances) == 1, 20.0)
+        assert graph.spin_until(lambda: len(heard.utterances) == 1)
         graph.transition(Transition.TRANSITION_ACTIVATE, ("emotion_node",))
+        later(graph, heard, "speech_node")
+        all_listen(graph, heard)
         play(graph, clips("emodb_10a07Ta"), speed=8.0, start_ns=START_NS + 60 * 10**9)
-        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1)
         assert heard.finals[0].utterance_id == 2
         assert not heard.finals[0].beginning_lost
-
-        def missed() -> str:
-            status = heard.status("emotion_node")
-            values = {v.key: v.value for v in status.values} if status else {}
-            return values.get("utterances before this node listened", "")
-
-        assert graph.spin_until(lambda: missed() == "1", 20.0)
+        status = later(graph, heard, "emotion_node")
+        assert counter(status, "utterances before this node listened") == "1"
 
 
 def test_every_final_state_is_told_on_the_console_and_words_go_to_no_file(
@@ -235,7 +231,7 @@ def test_every_final_state_is_told_on_the_console_and_words_go_to_no_file(
     ) as graph:  # fmt: skip
         heard = listen(graph)
         play(graph, clips("lj_LJ001-0008"), speed=4.0)
-        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1)
         final = heard.finals[0]
         assert "surpassed" in final.transcript
         told = [line for line in graph.output("emotion_node", 20).split(" | ") if "voice" in line]
@@ -260,18 +256,17 @@ def test_the_robots_own_recogniser_may_send_plain_strings(
         parameters={
             "emotion_node": {
                 "transcript.source": "string",
-                "final.hold": 20.0,
+                "final.hold": 30.0,
                 "model.threads": 1,
             }
         },
     ) as graph:
         heard = listen(graph)
-        robot = graph.node.create_publisher(String, "hearing/text", qos.TRANSCRIPT)
+        robot = words_publisher(graph, heard, String, "hearing/text")
         play(graph, clips("emodb_10a07Ta"), speed=4.0)
-        assert graph.spin_until(lambda: any(c.last for c in heard.speech), 20.0)
-        assert graph.spin_until(lambda: robot.get_subscription_count() > 0, 5.0)
+        assert graph.spin_until(lambda: any(c.last for c in heard.speech))
         robot.publish(String(data="  it will be time in seven hours "))
-        assert graph.spin_until(lambda: len(heard.finals) == 1, 10.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1)
         assert heard.finals[0].transcript == "it will be time in seven hours"
         assert heard.finals[0].text_weight > 0.0
 
@@ -307,19 +302,18 @@ def test_everything_starts_and_works_without_a_network(
             ) as graph:
                 heard = listen(graph)
                 play(graph, clips("lj_LJ001-0008"), speed=2.0)
-                assert graph.spin_until(lambda: len(heard.finals) == 1, 40.0)
+                assert graph.spin_until(lambda: len(heard.finals) == 1)
                 print("heard:", heard.finals[0].transcript)
             """),
         encoding="utf-8",
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    began = time.monotonic()
     done = subprocess.run(
         [*_unshare(), f"ip link set lo up; exec {sys.executable} {script}"],
-        env=environment, capture_output=True, text=True, timeout=170, check=False,
+        env=environment, capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "heard:" in done.stdout, f"{done.stdout} after {time.monotonic() - began:.0f} s"
+    assert "heard:" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +332,7 @@ def whole(tiny_bundle: Path, ros_domain: int) -> Iterator[tuple[Graph, Heard]]:
 def test_words_reach_the_final_state(whole: tuple[Graph, Heard]) -> None:
     graph, heard = whole
     play(graph, clips("lj_LJ001-0008", "emodb_10a07Ta"), speed=1.0)
-    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 2)
     final = [t for t in heard.transcripts if t.stage == TranscriptMsg.STAGE_FINAL]
     assert [t.utterance_id for t in final] == [1, 2]
     taken_on = [t for t in heard.transcripts if t.status == TranscriptMsg.STATUS_NONE]
@@ -359,15 +353,14 @@ def test_words_of_a_recogniser_that_is_switched_off_are_not_waited_for(
     whole: tuple[Graph, Heard],
 ) -> None:
     graph, heard = whole
-    heard.clear()
     graph.transition(Transition.TRANSITION_DEACTIVATE, ("asr_node",))
-    assert set_parameter(graph, "emotion_node", "final.hold", double(0.3))[0]
     restart(graph)
+    heard.start_over()
     play(graph, clips("lj_LJ001-0008"), speed=4.0)
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 20.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert heard.finals[0].transcript == ""
     assert heard.finals[0].audio_weight == pytest.approx(1.0)
     assert heard.finals[0].text_weight == pytest.approx(0.0)
-    # A recogniser that announces its work has announced none.
-    assert heard.finals[0].latency.waiting_for_words < 0.3
+    # A recogniser that announces its work has announced none: the hold is 30 s.
+    assert heard.finals[0].latency.waiting_for_words < 15.0
     assert heard.finals[0].transcript_status == EmotionState.TRANSCRIPT_NONE

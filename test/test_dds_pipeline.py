@@ -13,17 +13,22 @@ import pytest
 pytest.importorskip("rclpy")
 
 from audio_common_msgs.msg import AudioInfo
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters
 from ros_playing import (
     START_NS,
     Heard,
     clips,
+    create_publisher,
     double,
     play,
     probabilities,
     restart,
+    said,
     set_parameter,
+    tell,
+    worked_off,
 )
 from std_msgs.msg import Bool
 
@@ -38,6 +43,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 
 FRAME = 512
 """Samples of one VAD frame."""
+FIRST = len(clips("emodb_11a02Wc"))
+"""Samples of the recording that hold its first utterance and the pause after it."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,7 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
         bundle=tiny_bundle,
         domain_id=ros_domain,
         parameters={
-            "speech_node": {"audio.queue": 120.0, "audio.timeout": 1.0},
+            "speech_node": {"audio.queue": 120.0, "audio.timeout": 60.0},
             "emotion_node": {
                 "transcript.source": "none",
                 "model.threads": 1,
@@ -65,12 +72,12 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
 
 
 def finish(graph: Graph, heard: Heard, count: int) -> list[EmotionState]:
-    """Wait for `count` final states and a moment longer."""
-    assert graph.spin_until(lambda: len(heard.finals) >= count, 30.0), (
+    """Wait for `count` final states, and until nothing more can come."""
+    assert graph.spin_until(lambda: len(heard.finals) >= count), (
         f"{len(heard.finals)} of {count} final states; "
         f"{heard.status('speech_node')} {heard.status('emotion_node')}"
     )
-    graph.spin(0.5)
+    worked_off(graph, heard)
     return heard.finals
 
 
@@ -80,7 +87,7 @@ def reference(
 ) -> tuple[list[tuple[int, int]], list[EmotionState]]:
     """What 20 ms chunks of 16 kHz mono give."""
     restart(graph)
-    collected.clear()
+    collected.start_over()
     play(graph, recording)
     finals = list(finish(graph, collected, 3))
     return list(collected.utterances), finals
@@ -158,7 +165,7 @@ def test_unstamped_audio_counts_from_its_reception(
     recording: FloatArray,
     reference: tuple[list[tuple[int, int]], list[EmotionState]],
 ) -> None:
-    play(graph, recording[: 4 * SAMPLE_RATE], stamped=False, speed=2.0)
+    play(graph, recording[:FIRST], stamped=False, speed=2.0)
     finals = finish(graph, heard, 1)
     assert heard.utterances[0] == reference[0][0]
     now = graph.node.get_clock().now().nanoseconds * 1e-9
@@ -169,20 +176,20 @@ def test_unstamped_audio_counts_from_its_reception(
 def test_best_effort_publishers_are_heard_too(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
-    play(graph, recording[: 4 * SAMPLE_RATE], reliable=False, speed=2.0)
+    play(graph, recording[:FIRST], reliable=False, speed=2.0)
     assert len(finish(graph, heard, 1)) == 1
 
 
 def test_chunks_are_numbered_without_gaps_and_explanations_come_with_final_states(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
-    play(graph, recording[: 4 * SAMPLE_RATE])
+    play(graph, recording[:FIRST])
     final = finish(graph, heard, 1)[0]
     assert [c.sequence for c in heard.speech] == list(range(len(heard.speech)))
     places = itertools.pairwise(heard.speech)
     assert all(a.first_sample + len(a.samples) == b.first_sample for a, b in places)
     assert heard.speech[-1].last
-    assert graph.spin_until(lambda: len(heard.explanations) == 1, 5.0)
+    assert graph.spin_until(lambda: len(heard.explanations) == 1)
     explanation = heard.explanations[0]
     assert explanation.utterance_id == final.utterance_id
     assert len(explanation.moment_attribution) == len(final.scores) * explanation.moment_count
@@ -194,7 +201,7 @@ def test_provisional_states_come_before_the_final_one(
     heard: Heard,
     recording: FloatArray,
 ) -> None:
-    play(graph, recording[: 4 * SAMPLE_RATE])
+    play(graph, recording[:FIRST])
     finish(graph, heard, 1)
     stages = [s.stage for s in heard.states]
     assert stages == [EmotionState.STAGE_PROVISIONAL] * (len(stages) - 1) + [
@@ -208,32 +215,24 @@ def test_provisional_states_come_before_the_final_one(
 def test_what_the_robot_says_itself_is_discarded(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
-    robot = graph.node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-    assert graph.spin_until(lambda: robot.get_subscription_count() > 0, 10.0)
-    robot.publish(Bool(data=True))
-    graph.spin(0.3)
+    robot = create_publisher(graph, Bool, "robot_speaking", qos.EVENT, "speech_node")
+    tell(graph, robot, Bool(data=True))
     now = graph.node.get_clock().now().nanoseconds
-    play(graph, recording[: 4 * SAMPLE_RATE], start_ns=now)
-    graph.spin(1.0)
+    worked_off(graph, heard, play(graph, recording[:FIRST], start_ns=now))
     assert heard.finals == []
-    robot.publish(Bool(data=False))
-    graph.spin(0.3)
-    later = graph.node.get_clock().now().nanoseconds + 10_000_000_000
-    play(graph, recording[: 4 * SAMPLE_RATE], start_ns=later)
+    tell(graph, robot, Bool(data=False))
+    after = graph.node.get_clock().now().nanoseconds + 10_000_000_000
+    play(graph, recording[:FIRST], start_ns=after)
     assert len(finish(graph, heard, 1)) == 1
     graph.node.destroy_publisher(robot)
 
 
 def test_no_audio_is_an_error_that_names_the_topic(graph: Graph, heard: Heard) -> None:
-    def complaint() -> bool:
-        status = heard.status("speech_node")
-        return status is not None and status.level == b"\x02"
-
-    assert graph.spin_until(complaint, 6.0)
-    status = heard.status("speech_node")
-    assert status is not None
-    assert "no audio on /audio" in status.message
+    assert set_parameter(graph, "speech_node", "audio.timeout", double(1.0))[0]
+    status = said(graph, heard, "speech_node", "no audio on /audio", DiagnosticStatus.ERROR)
+    assert "for 1 s" in status.message
     assert "no publisher" in status.message
+    assert set_parameter(graph, "speech_node", "audio.timeout", double(60.0))[0]
 
 
 def test_compressed_or_unknown_formats_are_reported_and_survived(
@@ -242,16 +241,11 @@ def test_compressed_or_unknown_formats_are_reported_and_survived(
     bad = AudioInfo(channels=1, sample_rate=16000, sample_format="S16LE", coding_format="mp3")
     mp3 = [b"ID3\x04" + bytes(636)] * 30
     play(graph, recording, chunks=mp3, info=bad)
-
-    def complaint() -> bool:
-        status = heard.status("speech_node")
-        return status is not None and "uncompressed PCM" in status.message
-
-    assert graph.spin_until(complaint, 5.0)
+    said(graph, heard, "speech_node", "uncompressed PCM")
     assert graph.state("speech_node") == "active"
     restart(graph)
-    heard.clear()
-    play(graph, recording[: 4 * SAMPLE_RATE])
+    heard.start_over()
+    play(graph, recording[:FIRST])
     assert len(finish(graph, heard, 1)) == 1
 
 
@@ -259,10 +253,8 @@ def test_wrong_rate_is_noticed_by_the_stamps(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
     lie = AudioInfo(channels=1, sample_rate=8000, sample_format="S16LE", coding_format="wave")
-    play(graph, recording[: 4 * SAMPLE_RATE], info=lie, speed=2.0)
-    assert graph.spin_until(
-        lambda: any("audio.sample_rate" in s.message for s in heard.statuses), 5.0
-    )
+    play(graph, recording[:FIRST], info=lie, speed=2.0)
+    said(graph, heard, "speech_node", "audio.sample_rate")
 
 
 def test_parameters_change_at_run_time_within_their_bounds(
@@ -279,7 +271,7 @@ def test_parameters_change_at_run_time_within_their_bounds(
     assert "read-only" in reason
     accepted, reason = set_parameter(graph, "speech_node", "segment.max_length", double(1.0))
     assert accepted, reason
-    play(graph, recording[: 4 * SAMPLE_RATE])
+    play(graph, recording[:FIRST])
     finish(graph, heard, 2)
     assert set_parameter(graph, "speech_node", "segment.max_length", double(15.0))[0]
     assert max(samples for _, samples in heard.utterances) <= 1.3 * SAMPLE_RATE
@@ -288,13 +280,11 @@ def test_parameters_change_at_run_time_within_their_bounds(
 def test_voices_are_told_and_forgotten_on_request(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
-    client = graph.node.create_client(ForgetVoices, "/emotion_node/forget_voices")
-    assert client.wait_for_service(10.0)
-
     def forget(voice_id: str) -> ForgetVoices.Response:
-        future = client.call_async(ForgetVoices.Request(voice_id=voice_id))
-        assert graph.spin_until(future.done, 20.0)
-        response: ForgetVoices.Response = future.result()
+        request = ForgetVoices.Request(voice_id=voice_id)
+        response: ForgetVoices.Response = graph.call(
+            ForgetVoices, "emotion_node", "forget_voices", request
+        )
         return response
 
     assert forget("").success
@@ -306,16 +296,12 @@ def test_voices_are_told_and_forgotten_on_request(
     known = forget(told)
     assert known.success and known.forgotten == 1
     assert forget("").forgotten == 0
-    graph.node.destroy_client(client)
 
 
 def test_parameters_describe_themselves(graph: Graph) -> None:
-    client = graph.node.create_client(DescribeParameters, "/speech_node/describe_parameters")
-    assert client.wait_for_service(10.0)
-    future = client.call_async(DescribeParameters.Request(names=["vad.threshold"]))
-    assert graph.spin_until(future.done, 10.0)
-    graph.node.destroy_client(client)
-    descriptor = future.result().descriptors[0]
+    request = DescribeParameters.Request(names=["vad.threshold"])
+    answer = graph.call(DescribeParameters, "speech_node", "describe_parameters", request)
+    descriptor = answer.descriptors[0]
     assert descriptor.type == ParameterType.PARAMETER_DOUBLE
     assert descriptor.floating_point_range[0].to_value == 0.99
     assert "utterance" in descriptor.description

@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 DATA = ROOT / "test" / "data"
-WAIT = 60.0
 
 
 @contextmanager
@@ -55,10 +54,10 @@ def running(graph: Graph, folder: Path, name: str, *arguments: str) -> Iterator[
 
 def test_the_planner_acts_on_final_states(graph: Graph, heard: Heard, tmp_path: Path) -> None:
     play(graph, clips("emodb_10a07Ta", gap=1.0))
-    assert graph.spin_until(lambda: heard.finals, WAIT)
+    assert graph.spin_until(lambda: heard.finals)
     # It starts late and hears the last state all the same.
     with running(graph, tmp_path, "planner.py") as printed:
-        assert graph.spin_until(printed, WAIT)
+        assert graph.spin_until(printed)
         state = heard.finals[0]
         expected = "wait: " if state.abstained else ("comfort", "go on: " + state.dominant)
         assert printed().startswith(expected), printed()
@@ -66,9 +65,9 @@ def test_the_planner_acts_on_final_states(graph: Graph, heard: Heard, tmp_path: 
 
 def test_the_behaviour_asks_and_listens_once(graph: Graph, heard: Heard, tmp_path: Path) -> None:
     with running(graph, tmp_path, "behaviour.py", "60") as printed:
-        assert graph.spin_until(lambda: "How are you?" in printed(), WAIT), printed()
+        assert graph.spin_until(lambda: "How are you?" in printed()), printed()
         play(graph, clips("emodb_10a07Ta", gap=1.0))
-        assert graph.spin_until(lambda: len(printed().splitlines()) == 2, WAIT), printed()
+        assert graph.spin_until(lambda: len(printed().splitlines()) == 2), printed()
     answer = printed().splitlines()[1]
     (state,) = heard.finals
     assert answer == f"{'FAILURE' if state.abstained else 'SUCCESS'} {state.dominant}"
@@ -76,7 +75,7 @@ def test_the_behaviour_asks_and_listens_once(graph: Graph, heard: Heard, tmp_pat
 
 def test_the_behaviour_fails_where_nobody_speaks(graph: Graph, tmp_path: Path) -> None:
     with running(graph, tmp_path, "behaviour.py", "0.2") as printed:
-        assert graph.spin_until(lambda: len(printed().splitlines()) == 2, WAIT), printed()
+        assert graph.spin_until(lambda: len(printed().splitlines()) == 2), printed()
     assert printed().splitlines()[1] == "FAILURE nobody spoke"
 
 

@@ -15,8 +15,20 @@ import soundfile
 pytest.importorskip("rclpy")
 
 from audio_common_msgs.msg import AudioInfo
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterType, ParameterValue
-from ros_playing import START_NS, Heard, clips, counter, pcm, play, restart, set_parameter
+from ros_playing import (
+    START_NS,
+    Heard,
+    clips,
+    counter,
+    later,
+    pcm,
+    play,
+    restart,
+    said,
+    set_parameter,
+)
 
 from hri_emo_ros.cli.main import main
 from hri_emo_ros.nodes import qos
@@ -37,9 +49,9 @@ def recording() -> FloatArray:
 def reference(graph: Graph, collected: Heard, recording: FloatArray) -> tuple[int, int]:
     """The utterance as 16 bits at 16 kHz give it: first sample, samples."""
     restart(graph)
-    collected.clear()
+    collected.start_over()
     play(graph, recording)
-    assert graph.spin_until(lambda: len(collected.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(collected.finals) == 1)
     return collected.utterances[0]
 
 
@@ -117,7 +129,7 @@ def test_encodings_are_heard_alike_as_drivers_spell_them(
     step = 320 * FRAME_BYTES.get(spelling, 4)
     chunks = [data[i : i + step] for i in range(0, len(data), step)]
     play(graph, recording, chunks=chunks, info=told(spelling))
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     start, samples = heard.utterances[0]
     tolerance = 512 if spelling.endswith("LAW") else 0
     assert abs(start - reference[0]) <= tolerance
@@ -154,15 +166,10 @@ def test_a_wav_header_in_the_stream_is_followed(
     chunks[0] = _wav_header(44100, size) + chunks[0]
     # The stamps are those of 20 ms, whatever the bytes.
     play(graph, recording, chunks=chunks, info=told("S16LE"))
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert abs(heard.utterances[0][0] - reference[0]) <= 512
     assert not heard.finals[0].abstained
-
-    def followed() -> bool:
-        status = heard.status("speech_node")  # Of once a second: the newest may be older.
-        return status is not None and counter(status, "format") == "44100 Hz, 1 ch, S16LE"
-
-    assert graph.spin_until(followed, 20.0)
+    assert graph.spin_until(lambda: heard.value("speech_node", "format") == "44100 Hz, 1 ch, S16LE")
 
 
 @pytest.mark.fault(
@@ -174,15 +181,11 @@ def test_a_changed_audio_info_is_followed(
 ) -> None:
     play(graph, recording)
     play(graph, recording, rate=44100, start_ns=START_NS + 10_000_000_000)
-    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 2)
     assert not any(final.abstained for final in heard.finals)
     lengths = [samples for _, samples in heard.utterances]
     assert abs(lengths[0] - lengths[1]) <= 1024
-    heard.statuses.clear()
-    assert graph.spin_until(lambda: heard.status("speech_node"), 10.0)
-    status = heard.status("speech_node")
-    assert status is not None
-    assert counter(status, "format_changes") == "1"
+    assert counter(later(graph, heard, "speech_node"), "format_changes") == "1"
 
 
 @pytest.mark.fault(
@@ -196,7 +199,7 @@ def test_a_repeated_audio_info_cuts_nothing(
     timer = graph.node.create_timer(0.1, lambda: repeated.publish(told("S16LE")))
     try:
         play(graph, recording, speed=2.0)
-        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1)
     finally:
         graph.node.destroy_timer(timer)
         graph.node.destroy_publisher(repeated)
@@ -221,21 +224,13 @@ def test_mp3_is_refused_with_the_capture_nodes_parameter(
     graph: Graph, heard: Heard, recording: FloatArray
 ) -> None:
     play(graph, recording, chunks=_mp3(recording), speed=2.0)
-
-    def complaint() -> bool:
-        status = heard.status("speech_node")
-        return status is not None and status.level == b"\x02"
-
-    assert graph.spin_until(complaint, 30.0)
-    status = heard.status("speech_node")
-    assert status is not None
-    assert "carries MP3" in status.message
+    status = said(graph, heard, "speech_node", "carries MP3", DiagnosticStatus.ERROR)
     assert "'format' of the capture node to 'wave'" in status.message
     assert int(counter(status, "failures: audio")) > 0
     assert heard.finals == []
     restart(graph)
     play(graph, recording)
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
 
 
 @pytest.mark.fault(
@@ -249,13 +244,12 @@ def test_audio_is_not_heard_while_its_info_says_that_it_is_compressed(
     play(graph, recording, info=told("S16LE", coding="mp3"))
 
     def refused() -> bool:
-        status = heard.status("speech_node")
-        return status is not None and int(counter(status, "refused messages") or 0) > 100
+        return int(heard.value("speech_node", "refused messages") or 0) > 100
 
-    assert graph.spin_until(refused, 30.0)
+    assert graph.spin_until(refused)
     status = heard.status("speech_node")
     assert status is not None
-    assert status.level == b"\x02"
+    assert status.level == DiagnosticStatus.ERROR
     assert "'mp3'" in status.message
     assert "audio.use_info" in status.message
     assert heard.finals == []
@@ -263,11 +257,11 @@ def test_audio_is_not_heard_while_its_info_says_that_it_is_compressed(
     on = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
     assert set_parameter(graph, "speech_node", "audio.use_info", off) == (True, "")
     play(graph, recording, info=told("S16LE", coding="mp3"))
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert set_parameter(graph, "speech_node", "audio.use_info", on) == (True, "")
     restart(graph)
     play(graph, recording)
-    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 2)
 
 
 @pytest.mark.parametrize(

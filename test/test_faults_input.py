@@ -22,10 +22,13 @@ from ros_playing import (
     Heard,
     clips,
     counter,
+    later,
     play,
     probabilities,
     restart,
+    said,
     set_parameter,
+    worked_off,
 )
 
 from hri_emo_msgs.msg import EmotionState, SignalQuality
@@ -55,9 +58,9 @@ def recording() -> FloatArray:
 def reference(graph: Graph, collected: Heard, recording: FloatArray) -> EmotionState:
     """What one good channel gives."""
     restart(graph)
-    collected.clear()
+    collected.start_over()
     play(graph, recording)
-    assert graph.spin_until(lambda: len(collected.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(collected.finals) == 1)
     return collected.finals[0]
 
 
@@ -70,19 +73,14 @@ def chunks_of(channels: np.ndarray) -> tuple[list[bytes], AudioInfo]:
     return [data[i : i + 320].tobytes() for i in range(0, len(data), 320)], info
 
 
-def play_channels(graph: Graph, channels: np.ndarray) -> None:
+def play_channels(graph: Graph, channels: np.ndarray) -> int:
     chunks, info = chunks_of(channels)
-    play(graph, channels[:, 0], chunks=chunks, info=info)
+    return play(graph, channels[:, 0], chunks=chunks, info=info)
 
 
 def warned(graph: Graph, heard: Heard, text: str) -> DiagnosticStatus:
     """The diagnostics that say `text`, once they do."""
-
-    def found() -> list[DiagnosticStatus]:
-        return [s for s in heard.statuses if "speech_node" in s.name and text in s.message]
-
-    assert graph.spin_until(found, 15.0), heard.status("speech_node")
-    status = found()[0]
+    status = said(graph, heard, "speech_node", text)
     assert status.level == DiagnosticStatus.WARN
     return status
 
@@ -120,7 +118,7 @@ def test_with_one_good_channel_the_states_are_its_states(
 ) -> None:  # fmt: skip
     other = {"antiphase": -recording, "stuck": 1.0, "dead": 0.0}[kind]
     play_channels(graph, stereo(recording, other))
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     final = heard.finals[0]
     assert final.quality.fault == fault
     assert not final.abstained
@@ -166,13 +164,9 @@ def test_the_warning_goes_with_the_fault(graph: Graph, heard: Heard, recording: 
     play_channels(graph, np.zeros((FAULTY, 1)))
     warned(graph, heard, "digital silence")
     play(graph, recording, start_ns=START_NS + 30 * 1_000_000_000)
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert heard.finals[0].quality.fault == SignalQuality.FAULT_NONE
-    heard.statuses.clear()
-    assert graph.spin_until(lambda: heard.status("speech_node"), 10.0)
-    status = heard.status("speech_node")
-    assert status is not None
-    assert "digital silence" not in status.message
+    assert "digital silence" not in later(graph, heard, "speech_node").message
 
 
 @pytest.mark.fault(
@@ -182,7 +176,7 @@ def test_the_warning_goes_with_the_fault(graph: Graph, heard: Heard, recording: 
 def test_an_offset_is_said(graph: Graph, heard: Heard, recording: FloatArray) -> None:
     play_channels(graph, 0.5 * recording[:, None] + 0.2)
     warned(graph, heard, "constant offset of +0.20")
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert heard.finals[0].quality.fault == SignalQuality.FAULT_OFFSET
 
 
@@ -201,10 +195,9 @@ def test_the_level_of_the_input_is_published(
     play(graph, recording, chunks=chunks, info=info)
 
     def level() -> float:
-        status = heard.status("speech_node")
-        return float(counter(status, "input level (dBFS)") or "nan") if status else float("nan")
+        return float(heard.value("speech_node", "input level (dBFS)") or "nan")
 
-    assert graph.spin_until(lambda: level() < -88.0, 15.0), level()
+    assert graph.spin_until(lambda: level() < -88.0), level()
     for final in heard.finals:
         expected = reference.quality.input_level_dbfs - 20 * np.log10(256)
         assert final.quality.input_level_dbfs == pytest.approx(expected, abs=4.0)
@@ -221,9 +214,8 @@ def test_of_many_channels_the_playback_is_not_heard(
     speech = read_audio(DATA / "lj_LJ001-0008.flac")
     robot[SAMPLE_RATE // 2 :][: len(speech)] = speech
     raw = [np.roll(recording, shift) * 0.5 for shift in (1, 2, 3, 4)]
-    play_channels(graph, np.stack([recording, *raw, robot], axis=1))
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
-    graph.spin(0.5)
+    sent = play_channels(graph, np.stack([recording, *raw, robot], axis=1))
+    worked_off(graph, heard, sent)
     (final,) = heard.finals
     assert probabilities(final) == pytest.approx(probabilities(reference), abs=1e-3)
 
@@ -242,18 +234,12 @@ def test_a_channel_that_is_not_there_is_said_when_the_format_is_known(
 ) -> None:
     try:
         assert set_parameter(graph, "speech_node", "audio.channel", _integer(1)) == (True, "")
-        graph.spin(1.2)
-        status = heard.status("speech_node")
-        assert status is not None
-        assert "audio.channel" not in status.message
+        assert "audio.channel" not in later(graph, heard, "speech_node").message
         play(graph, recording[: 2 * SAMPLE_RATE])
-        assert graph.spin_until(
-            lambda: any("audio.channel is 1, must be -1 to 0" in s.message for s in heard.statuses),
-            15.0,
-        )
+        said(graph, heard, "speech_node", "audio.channel is 1, must be -1 to 0")
         restart(graph)
         play_channels(graph, stereo(0.01 * recording[::-1], recording))
-        assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+        assert graph.spin_until(lambda: len(heard.finals) == 1)
         assert probabilities(heard.finals[0]) == pytest.approx(probabilities(reference), abs=0.02)
     finally:
         set_parameter(graph, "speech_node", "audio.channel", _integer(-1))

@@ -38,7 +38,7 @@ with Graph(
         "emotion_node": {"transcript.source": "none", "model.threads": 1},
     },
 ) as graph:
-    states, speech, values = [], [], {}
+    states, speech, values, counts = [], [], {}, []
     client = graph.node.create_client(SetParameters, "/speech_node/set_parameters")
     number = lambda value: ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
     whole = lambda value: ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
@@ -57,10 +57,11 @@ with Graph(
         for one in message.status:
             if one.name.endswith(": speech_node"):
                 values.update({v.key: v.value for v in one.values})
+                counts.append(values.get("messages"))
     graph.node.create_subscription(DiagnosticArray, "/diagnostics", status, 10)
-    assert graph.spin_until(lambda: any(s.stage == EmotionState.STAGE_FINAL for s in states), 90.0)
-    assert graph.spin_until(lambda: values.get("format", "").startswith("44100"), 30.0)
-    graph.spin(2.0)
+    assert graph.spin_until(lambda: any(s.stage == EmotionState.STAGE_FINAL for s in states))
+    assert graph.spin_until(lambda: values.get("format", "").startswith("44100"))
+    assert graph.spin_until(lambda: len(set(counts[-3:])) == 1)  # It is played to its end.
     print(values["type"], "|", values["format"], "|", values["format_changes"], values["utterances"])
 """
 

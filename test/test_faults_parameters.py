@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
-from ros_playing import Heard, clips, counter, double, play, set_parameter
+from ros_playing import Heard, clips, counter, double, play, set_parameter, worked_off
 
 from hri_emo_ros.nodes.graph import Graph
 
@@ -30,25 +30,17 @@ def integer(value: int) -> ParameterValue:
 
 def set_at_once(graph: Graph, values: dict[str, ParameterValue]) -> tuple[bool, str]:
     """Like `ros2 param load` of a node that has them all: (accepted, why not)."""
-    client = graph.node.create_client(
-        SetParametersAtomically, "/speech_node/set_parameters_atomically"
-    )
-    assert client.wait_for_service(10.0)
     changes = [Parameter(name=name, value=value) for name, value in values.items()]
-    future = client.call_async(SetParametersAtomically.Request(parameters=changes))
-    assert graph.spin_until(future.done, 10.0)
-    graph.node.destroy_client(client)
-    result = future.result().result
+    request = SetParametersAtomically.Request(parameters=changes)
+    service = "set_parameters_atomically"
+    result = graph.call(SetParametersAtomically, "speech_node", service, request).result
     return result.successful, result.reason
 
 
 def present(graph: Graph, *names: str) -> list[float]:
-    client = graph.node.create_client(GetParameters, "/speech_node/get_parameters")
-    assert client.wait_for_service(10.0)
-    future = client.call_async(GetParameters.Request(names=list(names)))
-    assert graph.spin_until(future.done, 10.0)
-    graph.node.destroy_client(client)
-    return [value.double_value for value in future.result().values]
+    request = GetParameters.Request(names=list(names))
+    answer = graph.call(GetParameters, "speech_node", "get_parameters", request)
+    return [value.double_value for value in answer.values]
 
 
 @pytest.fixture
@@ -107,18 +99,17 @@ def test_an_integer_will_do_where_a_number_is_meant(
 def test_no_utterance_is_cut_by_a_change(graph: Graph, heard: Heard, restored: None) -> None:
     recording = clips("emodb_11a02Wc", "lj_LJ001-0008")
     play(graph, recording)
-    assert graph.spin_until(lambda: len(heard.finals) == 2, 60.0)
+    assert graph.spin_until(lambda: len(heard.finals) == 2)
     (_, first), (_, second) = heard.utterances
     heard.clear()
 
     def change() -> None:
-        assert graph.spin_until(lambda: heard.speech, 30.0)  # It is being spoken.
+        assert graph.spin_until(lambda: heard.speech)  # It is being spoken.
         values = {"segment.max_length": 1.0, "segment.pause": 0.1, "vad.threshold": 0.5}
         assert set_at_once(graph, {k: double(v) for k, v in values.items()}) == (True, "")
 
-    play(graph, recording, start_ns=2 * 10**18, events={110: change})
-    assert graph.spin_until(lambda: len(heard.finals) > 2, 60.0)
-    graph.spin(1.0)
+    sent = play(graph, recording, start_ns=2 * 10**18, events={110: change})
+    worked_off(graph, heard, 2 * sent)
     lengths = [samples for _, samples in heard.utterances]
     assert lengths[0] == first
     assert len(lengths) > 2 and max(lengths[1:]) < second
@@ -135,11 +126,11 @@ def test_a_channel_that_the_present_audio_does_not_have_is_refused(
     answers: list[tuple[bool, str]] = []
 
     def change() -> None:
-        assert graph.spin_until(lambda: heard.speech, 30.0)
+        assert graph.spin_until(lambda: heard.speech)
         answers.append(set_parameter(graph, "speech_node", "audio.channel", integer(2)))
 
     play(graph, recording, channels=2, events={110: change})
-    assert graph.spin_until(lambda: heard.finals, 60.0)
+    assert graph.spin_until(lambda: heard.finals)
     assert answers == [(False, "audio.channel is 2, must be -1 to 1: the audio has 2 channel(s)")]
     status = heard.status("speech_node")
     assert status is not None and counter(status, "failures: audio") == ""

@@ -18,13 +18,19 @@ from ros_playing import (
     DATA,
     START_NS,
     Heard,
+    all_listen,
     clips,
     counter,
+    create_publisher,
     double,
+    later,
     listen,
     play,
     restart,
+    said,
     set_parameter,
+    tell,
+    worked_off,
 )
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
@@ -53,16 +59,10 @@ def turns() -> FloatArray:
 
 @pytest.fixture
 def robot(graph: Graph) -> Iterator[Any]:
-    publisher = graph.node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-    assert graph.spin_until(publisher.get_subscription_count, 30.0)
+    publisher = create_publisher(graph, Bool, "robot_speaking", qos.EVENT, "speech_node")
     yield publisher
-    publisher.publish(Bool(data=False))
-    graph.spin(0.3)
+    tell(graph, publisher, Bool(data=False))
     graph.node.destroy_publisher(publisher)
-
-
-def says(publisher: Any, active: bool) -> Any:
-    return lambda: publisher.publish(Bool(data=active))
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,21 @@ def test_the_robots_voice_is_not_heard_whatever_clock_stamps_the_audio(
             stamp - (middle * SECOND // 50 if stamp >= middle * SECOND // 50 else 0)
             for stamp in stamps
         ]
-    events = {round(GAP * 50) - 20: says(robot, True), TURN: says(robot, False)}
-    play(graph, turns, start_ns=start, stamps=stamps, events=events, speed=1.0)
-    assert graph.spin_until(lambda: heard.finals, 30.0), heard.status("speech_node")
-    graph.spin(1.0)
+    played: list[int] = []
+    events = {
+        round(GAP * 50) - 20: lambda: tell(graph, robot, Bool(data=True)),
+        TURN: lambda: tell(graph, robot, Bool(data=False)),
+        count - 1: lambda: played.append(time.time_ns()),
+    }
+    sent = play(graph, turns, start_ns=start, stamps=stamps, events=events, speed=1.0)
+    worked_off(graph, heard, sent)
     (final,) = heard.finals
     assert to_ns(final.header.stamp) > start + stamps[TURN]
     assert not final.abstained
     status = heard.status("speech_node")
     assert status is not None
     behind = float(counter(status, "stamps behind this node's clock (s)"))
-    assert behind == pytest.approx((time.time_ns() - start - stamps[-1]) * 1e-9, rel=0.01, abs=5.0)
+    assert behind == pytest.approx((played[0] - start - stamps[-1]) * 1e-9, rel=0.01, abs=5.0)
     assert counter(status, "restarts") == str(int(loop))
     assert len([line for line in lines if "this node's clock" in line]) == 1, lines
     graph.node.destroy_subscription(log)
@@ -121,25 +125,24 @@ def test_the_robots_voice_is_not_heard_whatever_clock_stamps_the_audio(
 def test_the_robots_word_survives_restarts_of_either_side(
     graph: Graph, heard: Heard, turns: FloatArray
 ) -> None:
-    first = graph.node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-    assert graph.spin_until(first.get_subscription_count, 30.0)
-    first.publish(Bool(data=True))
-    graph.spin(0.3)
+    first = create_publisher(graph, Bool, "robot_speaking", qos.EVENT, "speech_node")
+    tell(graph, first, Bool(data=True))
     restart(graph)
     graph.transition(Transition.TRANSITION_DEACTIVATE, ("speech_node",))
     graph.transition(Transition.TRANSITION_CLEANUP, ("speech_node",))
     graph.transition(Transition.TRANSITION_CONFIGURE, ("speech_node",))
     graph.transition(Transition.TRANSITION_ACTIVATE, ("speech_node",))
+    later(graph, heard, "speech_node")
+    all_listen(graph, heard)
     play(graph, turns[: 320 * TURN], speed=4.0)
     graph.node.destroy_publisher(first)
-    second = graph.node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-    assert graph.spin_until(second.get_subscription_count, 30.0)
-    play(graph, turns[: 320 * TURN], start_ns=START_NS + 60 * SECOND, speed=4.0)
+    second = create_publisher(graph, Bool, "robot_speaking", qos.EVENT, "speech_node")
+    sent = play(graph, turns[: 320 * TURN], start_ns=START_NS + 60 * SECOND, speed=4.0)
+    worked_off(graph, heard, 2 * sent)
     assert heard.speech == []
-    second.publish(Bool(data=False))
-    graph.spin(0.3)
+    tell(graph, second, Bool(data=False))
     play(graph, turns[320 * TURN :], start_ns=START_NS + 90 * SECOND, speed=4.0)
-    assert graph.spin_until(lambda: heard.finals, 30.0)
+    assert graph.spin_until(lambda: heard.finals)
     graph.node.destroy_publisher(second)
 
 
@@ -150,18 +153,12 @@ def test_the_robots_word_survives_restarts_of_either_side(
 def test_a_robot_that_never_stops_is_a_warning(graph: Graph, heard: Heard, robot: Any) -> None:
     assert set_parameter(graph, "speech_node", "robot_speaking.limit", double(1.0))[0]
     robot.publish(Bool(data=True))
-
-    def complaints() -> list[DiagnosticStatus]:
-        return [s for s in heard.statuses if "has been true for more than 1 s" in s.message]
-
-    assert graph.spin_until(complaints, 30.0), heard.status("speech_node")
-    assert complaints()[0].level in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
-    assert "/robot_speaking" in complaints()[0].message
-    assert "/hri_emo_graph (std_msgs/msg/Bool)" in complaints()[0].message
+    status = said(graph, heard, "speech_node", "has been true for more than 1 s")
+    assert status.level in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+    assert "/robot_speaking" in status.message
+    assert "/hri_emo_graph (std_msgs/msg/Bool)" in status.message
     robot.publish(Bool(data=False))
-    assert graph.spin_until(
-        lambda: heard.statuses and "has been true" not in heard.status("speech_node").message, 30.0
-    )
+    later(graph, heard, "speech_node", lambda s: "has been true" not in s.message)
     assert set_parameter(graph, "speech_node", "robot_speaking.limit", double(60.0))[0]
 
 
@@ -174,27 +171,26 @@ def test_a_reset_of_clock_loses_no_word_of_the_robots(turns: FloatArray) -> None
     with Graph(nodes=("speech_node",), use_sim_time=True) as graph:
         heard = listen(graph)
         clock = graph.node.create_publisher(Clock, "/clock", 10)
-        robot = graph.node.create_publisher(Bool, "robot_speaking", qos.EVENT)
-        assert graph.spin_until(
-            lambda: clock.get_subscription_count() and robot.get_subscription_count(), 30.0
-        )
+        robot = create_publisher(graph, Bool, "robot_speaking", qos.EVENT, "speech_node")
+        assert graph.spin_until(clock.get_subscription_count)
 
         def at(seconds: float) -> Any:
             return lambda: clock.publish(Clock(clock=to_time(round(seconds * SECOND))))
 
-        def tell(number: int, active: bool | None) -> Any:
+        def at_message(number: int, active: bool | None = None) -> Any:
             def event() -> None:
                 at(number / 50 + (900.0 if number < TURN // 2 else 10.0))()
-                graph.spin(0.02)
                 if active is not None:
-                    robot.publish(Bool(data=active))
+                    graph.state("speech_node")  # The clock is set before the robot speaks.
+                    tell(graph, robot, Bool(data=active))
 
             return event
 
-        events = {number: tell(number, None) for number in range(0, 10_000, 5)}
-        events |= {round(GAP * 50) - 20: tell(round(GAP * 50) - 20, True), TURN: tell(TURN, False)}
-        play(graph, turns, start_ns=77 * SECOND, events=events, speed=1.0)
-        assert graph.spin_until(lambda: heard.utterances, 30.0), heard.status("speech_node")
-        graph.spin(1.0)
-        ((begin, _),) = heard.utterances
-        assert begin > 320 * TURN
+        begin = round(GAP * 50) - 20
+        events = {number: at_message(number) for number in range(0, 10_000, 5)}
+        events |= {begin: at_message(begin, True), TURN: at_message(TURN, False)}
+        sent = play(graph, turns, start_ns=77 * SECOND, events=events, speed=1.0)
+        assert graph.spin_until(lambda: heard.utterances), heard.status("speech_node")
+        assert graph.spin_until(lambda: heard.value("speech_node", "messages") == str(sent))
+        ((spoken, _),) = heard.utterances
+        assert spoken > 320 * TURN

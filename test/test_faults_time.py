@@ -24,10 +24,15 @@ from ros_playing import (
     Heard,
     clips,
     counter,
+    create_publisher,
+    later,
     pcm,
     play,
     probabilities,
     restart,
+    said,
+    tell,
+    worked_off,
 )
 
 from hri_emo_msgs.msg import EmotionState, SignalQuality
@@ -60,33 +65,16 @@ def recording() -> FloatArray:
 @pytest.fixture(scope="module")
 def reference(graph: Graph, collected: Heard, recording: FloatArray) -> EmotionState:
     restart(graph)
-    collected.clear()
+    collected.start_over()
     play(graph, recording)
-    assert graph.spin_until(lambda: len(collected.finals) == 1, 60.0)
+    assert graph.spin_until(lambda: len(collected.finals) == 1)
     return collected.finals[0]
 
 
 def counted(graph: Graph, heard: Heard, messages: int) -> dict[str, str]:
     """What speech_node lists once it has counted so many messages."""
-
-    def enough() -> bool:
-        status = heard.status("speech_node")
-        return status is not None and int(counter(status, "messages") or 0) >= messages
-
-    assert graph.spin_until(enough, 60.0)
-    status = heard.status("speech_node")
-    assert status is not None
-    return {value.key: value.value for value in status.values}
-
-
-def said(graph: Graph, heard: Heard, text: str) -> DiagnosticStatus:
-    """The diagnostics that say `text`, once they do."""
-
-    def found() -> list[DiagnosticStatus]:
-        return [s for s in heard.statuses if "speech_node" in s.name and text in s.message]
-
-    assert graph.spin_until(found, 30.0), heard.status("speech_node")
-    return found()[-1]
+    enough = lambda status: int(counter(status, "messages") or 0) >= messages  # noqa: E731
+    return {value.key: value.value for value in later(graph, heard, "speech_node", enough).values}
 
 
 @pytest.mark.parametrize(
@@ -118,14 +106,13 @@ def test_what_the_stamps_contradict_is_not_estimated(
     info = AudioInfo(
         channels=claimed[1], sample_rate=claimed[0], sample_format="S16LE", coding_format="wave"
     )
-    play(graph, np.tile(recording, 3), rate=rate, channels=channels, info=info)
-    status = said(graph, heard, text)
+    sent = play(graph, np.tile(recording, 3), rate=rate, channels=channels, info=info)
+    status = said(graph, heard, "speech_node", text)
     assert status.level == DiagnosticStatus.ERROR
     assert f"read as {claimed[0]} Hz, {claimed[1]} ch" in status.message
     assert "audio.sample_rate" in status.message
-    values = counted(graph, heard, 3 * len(recording) // 320 - 5)
-    assert int(values["dropped_samples"]) < 1600
-    graph.spin(2.0)
+    assert int(counted(graph, heard, sent)["dropped_samples"]) < 1600
+    worked_off(graph, heard)
     for final in heard.finals:
         assert final.abstain_reason == EmotionState.ABSTAIN_BAD_INPUT
         assert final.quality.fault == SignalQuality.FAULT_FORMAT
@@ -149,14 +136,14 @@ def test_two_publishers_are_named(
     graph: Graph, heard: Heard, recording: FloatArray, apart: int
 ) -> None:
     other = Node("second_microphone", context=graph.context, start_parameter_services=False)
-    told = graph.node.create_publisher(AudioInfo, "audio_info", qos.AUDIO_INFO)
-    told.publish(
-        AudioInfo(channels=1, sample_rate=16000, sample_format="S16LE", coding_format="wave")
-    )
-    assert graph.spin_until(lambda: told.get_subscription_count() > 0, 30.0)
-    both = [node.create_publisher(AudioDataStamped, "audio", 1000) for node in (graph.node, other)]
-    assert graph.spin_until(lambda: all(p.get_subscription_count() > 0 for p in both), 30.0)
-    graph.spin(0.5)
+    told = create_publisher(graph, AudioInfo, "audio_info", qos.AUDIO_INFO, "speech_node")
+    info = AudioInfo(channels=1, sample_rate=16000, sample_format="S16LE", coding_format="wave")
+    tell(graph, told, info)
+    both = [
+        create_publisher(graph, AudioDataStamped, "audio", 1000, "speech_node"),
+        other.create_publisher(AudioDataStamped, "audio", 1000),
+    ]
+    assert graph.spin_until(both[1].get_subscription_count)
     data = pcm(np.tile(recording, 3), 16000, 1)
     try:
         for number in range(len(data) // 320):
@@ -166,11 +153,12 @@ def test_two_publishers_are_named(
                 message.header.stamp = to_time(START_NS + number * 20 * MS + late)
                 publisher.publish(message)
             graph.spin(0.004)
-        status = said(graph, heard, "more than one node publishes")
+        named = ("more than one node publishes", "/second_microphone (")
+        status = later(graph, heard, "speech_node", lambda s: all(n in s.message for n in named))
         assert status.level == DiagnosticStatus.ERROR
         assert "/hri_emo_graph (audio_common_msgs/msg/AudioDataStamped)" in status.message
         assert "/second_microphone (audio_common_msgs/msg/AudioDataStamped)" in status.message
-        graph.spin(2.0)
+        worked_off(graph, heard)
         for final in heard.finals:
             assert final.abstained
     finally:
@@ -201,12 +189,12 @@ def test_bursts_are_no_loss(
     graph: Graph, heard: Heard, recording: FloatArray, reference: EmotionState, burst: int
 ) -> None:
     count = -(-len(recording) // 320)
-    play(graph, recording, stamps=burst_stamps(count, burst))
-    assert graph.spin_until(lambda: len(heard.finals) == 1, 60.0)
+    sent = play(graph, recording, stamps=burst_stamps(count, burst))
+    assert graph.spin_until(lambda: len(heard.finals) == 1)
     assert probabilities(heard.finals[0]) == pytest.approx(probabilities(reference), abs=1e-5)
     assert heard.finals[0].duration == pytest.approx(reference.duration)
     assert not heard.finals[0].abstained
-    values = counted(graph, heard, count - 1)
+    values = counted(graph, heard, sent)
     assert values["dropped_samples"] == values["gaps"] == values["restarts"] == "0"
     assert all(
         s.level != DiagnosticStatus.ERROR for s in heard.statuses if "samples a" in s.message
@@ -241,8 +229,7 @@ def test_losses_are_counted_and_are_no_drift(
     lost = (numbers[-1] + 1 - len(numbers)) * frames
     assert int(values["dropped_samples"]) == pytest.approx(lost, rel=0.15)
     assert values["clock_corrections"] == values["restarts"] == "0"
-    graph.spin(2.0)
-    assert any(m.dropped_samples > 0 for m in heard.speech)
+    assert graph.spin_until(lambda: any(m.dropped_samples > 0 for m in heard.speech))
 
 
 def write_bag(

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_playing import clips, listen, play
+from ros_playing import clips, listen, play, said, worked_off
 from std_msgs.msg import String
 
 from hri_emo_msgs.action import ListenOnce
@@ -102,18 +102,17 @@ def test_no_word_is_on_the_wire(short_of_hearing: Path) -> None:
         wire, heard = Wire(graph), listen(graph)
         control = graph.node.create_publisher(String, "control", 10)
         client = ActionClient(graph.node, ListenOnce, "listen_once")
-        assert graph.spin_until(client.server_is_ready, 30.0)
+        assert graph.spin_until(client.server_is_ready)
         feedback: list[Any] = []
         asked = client.send_goal_async(ListenOnce.Goal(timeout=60.0), feedback.append)
-        assert graph.spin_until(asked.done, 30.0)
+        assert graph.spin_until(asked.done)
         answer = asked.result().get_result_async()
         wire.look()
         control.publish(String(data=f"never been {WORD.decode()}"))
-        play(
-            graph, clips("lj_LJ001-0008"), speed=2.0, events=dict.fromkeys((10, 50, 90), wire.look)
-        )
-        assert graph.spin_until(lambda: heard.finals and answer.done(), 60.0)
-        graph.spin(1.5)
+        looks = dict.fromkeys((10, 50, 90), wire.look)
+        sent = play(graph, clips("lj_LJ001-0008"), speed=2.0, events=looks)
+        assert graph.spin_until(lambda: heard.finals and answer.done())
+        worked_off(graph, heard, sent)
         final = heard.finals[0]
         assert final.transcript_status == EmotionState.TRANSCRIPT_OK
         assert final.text_weight > 0.0
@@ -158,14 +157,10 @@ def test_words_that_reach_nobody_are_an_error(tiny_bundle: Path) -> None:
     ) as graph:
         heard = listen(graph)
         play(graph, clips("lj_LJ001-0008"), speed=2.0)
-        assert graph.spin_until(lambda: heard.finals, 60.0)
+        assert graph.spin_until(lambda: heard.finals)
         assert [t.text for t in heard.transcripts if t.text] == []
         assert heard.finals[0].transcript == ""
         assert heard.finals[0].text_weight == 0.0
 
-        def said() -> list[DiagnosticStatus]:
-            return [s for s in heard.statuses if "words reach nobody" in s.message]
-
-        assert graph.spin_until(said, 30.0), heard.status("asr_node")
-        assert said()[0].level == DiagnosticStatus.ERROR
-        assert "single_process:=true" in said()[0].message
+        status = said(graph, heard, "asr_node", "words reach nobody", DiagnosticStatus.ERROR)
+        assert "single_process:=true" in status.message

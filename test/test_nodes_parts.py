@@ -6,7 +6,6 @@ from __future__ import annotations
 import array
 import math
 import threading
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -318,9 +317,7 @@ def test_an_idle_worker_is_called_now_and_then() -> None:
         "w", lambda item: None, lambda error: None, capacity=1, idle=calls.release, period=0.01
     )
     assert all(calls.acquire(timeout=5.0) for _ in range(3))
-    began = time.monotonic()
-    worker.stop()
-    assert time.monotonic() - began < 5.0
+    assert worker.stop()
 
 
 def test_what_lies_in_the_queue_is_read_before_a_deadline_is_acted_on() -> None:

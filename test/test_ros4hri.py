@@ -127,7 +127,9 @@ def test_without_hri_msgs_what_needs_it_is_refused_in_one_sentence(
 @pytest.mark.ros
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_with_hri_msgs(tmp_path_factory: pytest.TempPathFactory, ros_domain: int) -> None:
+def test_with_hri_msgs(
+    tmp_path_factory: pytest.TempPathFactory, ros_domain: int, tiny_bundle: Path
+) -> None:
     """Runs with_hri_msgs.py where hri_msgs is installed."""
     pytest.importorskip("rclpy")
     from message_prefix import build_messages
@@ -136,7 +138,7 @@ def test_with_hri_msgs(tmp_path_factory: pytest.TempPathFactory, ros_domain: int
     paths = os.pathsep.join([prefix.environment["PYTHONPATH"], str(HERE)])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "with_hri_msgs.py"],
-        env=prefix.environment | {"PYTHONPATH": paths},
+        env=prefix.environment | {"PYTHONPATH": paths, "TINY_BUNDLE": str(tiny_bundle)},
         capture_output=True,
         text=True,
         check=False,

@@ -60,7 +60,7 @@ def test_the_policy_is_what_the_running_graph_uses(tiny_bundle: Path) -> None:
         def settled() -> bool:
             return all(not unused(used(graph, node), allowed(node, node)) for node in nodes)
 
-        graph.spin_until(settled, 30.0)
+        graph.spin_until(settled)
         for node in nodes:
             found = used(graph, node)
             assert outside(found, allowed(node, node)) == [], node

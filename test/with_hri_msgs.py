@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import array
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from hri_definitions import HRI_MSGS, fields
 from hri_msgs import msg as hri  # type: ignore[import-not-found]
 from policy_rules import allowed, outside, used
-from ros_playing import clips, listen, play
+from ros_playing import clips, listen, play, words_publisher
 from std_msgs.msg import Bool
 
 from hri_emo_msgs.msg import EmotionScore, EmotionState, Speech
@@ -23,7 +23,6 @@ from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.graph import Graph
 
 pytestmark = pytest.mark.timeout(600)
-WAIT = 60.0
 STREAM = "3fa29c01d2e4"
 
 
@@ -101,55 +100,50 @@ def test_a_voice_from_its_first_sound_until_it_is_no_longer_tracked(bridge: Grap
     sounds = bridge.node.create_publisher(Speech, "speech", qos.SPEECH)
     states = bridge.node.create_publisher(EmotionState, "emotion_state", qos.EMOTION)
     assert bridge.spin_until(
-        lambda: sounds.get_subscription_count() and states.get_subscription_count(), WAIT
+        lambda: sounds.get_subscription_count() and states.get_subscription_count()
     )
 
     sounds.publish(speech(1, 0))
-    assert bridge.spin_until(lambda: voices.speaking("anonymous_speaker"), WAIT)
+    assert bridge.spin_until(lambda: voices.speaking("anonymous_speaker"))
     states.publish(state(1, "v1", final=False, text="I do"))
-    assert bridge.spin_until(lambda: voices.speaking("v1_3fa2"), WAIT)
-    assert bridge.spin_until(lambda: voices.messages["v1_3fa2/speech"], WAIT)
+    assert bridge.spin_until(lambda: voices.speaking("v1_3fa2"))
+    assert bridge.spin_until(lambda: voices.messages["v1_3fa2/speech"])
     incremental = voices.messages["v1_3fa2/speech"][0]
     assert (incremental.incremental, incremental.final) == ("I do", "")
-    assert bridge.spin_until(lambda: voices.tracked[-1] == ["v1_3fa2"], WAIT), voices.tracked
+    assert bridge.spin_until(lambda: voices.tracked[-1] == ["v1_3fa2"]), voices.tracked
 
     sounds.publish(speech(1, 1, last=True))
-    assert bridge.spin_until(lambda: voices.speaking("v1_3fa2") is False, WAIT)
-    assert bridge.spin_until(lambda: voices.messages["v1_3fa2/features"], WAIT)
+    assert bridge.spin_until(lambda: voices.speaking("v1_3fa2") is False)
+    assert bridge.spin_until(lambda: voices.messages["v1_3fa2/features"])
     features = voices.messages["v1_3fa2/features"][0]
     assert features.pitch * 500 == pytest.approx(200, rel=0.02)
     assert features.rms == pytest.approx(0.2, abs=0.01)
     assert list(features.mfcc) == []
 
     states.publish(state(1, "v1", final=True, text="I do not know"))
-    assert bridge.spin_until(lambda: voices.messages["v1_3fa2/expression"], WAIT)
+    assert bridge.spin_until(lambda: voices.messages["v1_3fa2/expression"])
     expression = voices.messages["v1_3fa2/expression"][0]
     assert expression.expression == hri.Expression.SCARED
     assert (expression.valence, expression.arousal, expression.confidence) == (-0.5, 0.25, 0.75)
     assert (expression.header.frame_id, expression.header.stamp.sec) == ("left_ear", 7)
-    assert bridge.spin_until(lambda: len(voices.messages["v1_3fa2/speech"]) == 2, WAIT)
+    assert bridge.spin_until(lambda: len(voices.messages["v1_3fa2/speech"]) == 2)
     final = voices.messages["v1_3fa2/speech"][1]
     assert (final.incremental, final.final, final.locale) == ("", "I do not know", "en")
     assert final.confidence == pytest.approx(0.75)
 
     # A state that abstained claims no expression.
     states.publish(state(2, "v2", final=True, text="and", abstained=True, abstain_reason=5))
-    assert bridge.spin_until(lambda: voices.messages.get("v2_3fa2/speech"), WAIT)
+    assert bridge.spin_until(lambda: voices.messages.get("v2_3fa2/speech"))
     assert voices.messages["v2_3fa2/expression"] == []
-    assert bridge.spin_until(lambda: voices.tracked[-1] == [], WAIT), voices.tracked
+    assert bridge.spin_until(lambda: voices.tracked[-1] == []), voices.tracked
     bridge.node.destroy_publisher(sounds)
     bridge.node.destroy_publisher(states)
 
 
-def test_the_whole_pipeline_with_words_from_live_speech(tmp_path: Path) -> None:
-    from tiny_models import tiny_config, tiny_model
-
-    from hri_emo_ros.model.bundle import save_bundle
-
-    bundle = save_bundle(tiny_model(tiny_config()), tmp_path / "tiny")
+def test_the_whole_pipeline_with_words_from_live_speech() -> None:
     with Graph(
         nodes=("speech_node", "emotion_node", "ros4hri_bridge"),
-        bundle=bundle,
+        bundle=os.environ["TINY_BUNDLE"],
         remaps={"transcript": "/humans/voices/visitor/speech"},
         parameters={
             "speech_node": {"audio.queue": 120.0},
@@ -159,29 +153,24 @@ def test_the_whole_pipeline_with_words_from_live_speech(tmp_path: Path) -> None:
         },
     ) as graph:  # fmt: skip
         heard, voices = listen(graph), Voices(graph)
-        words = graph.node.create_publisher(
-            hri.LiveSpeech, "/humans/voices/visitor/speech", qos.TRANSCRIPT
-        )
-        assert graph.spin_until(words.get_subscription_count, WAIT)
+        words = words_publisher(graph, heard, hri.LiveSpeech, "/humans/voices/visitor/speech")
         play(graph, clips("emodb_10a07Ta", gap=1.0))
-        assert graph.spin_until(lambda: heard.speech and heard.speech[-1].last, WAIT)
+        assert graph.spin_until(lambda: heard.speech and heard.speech[-1].last)
         words.publish(hri.LiveSpeech(final="in sieben Stunden", confidence=0.9, locale="de_DE"))
-        assert graph.spin_until(lambda: heard.finals, WAIT), heard.status("emotion_node")
+        assert graph.spin_until(lambda: heard.finals), heard.status("emotion_node")
         final = heard.finals[0]
         assert (final.transcript, final.language) == ("in sieben Stunden", "de")
         assert final.transcript_confidence == pytest.approx(0.9)
         assert 0.0 < final.text_weight < 1.0
         voice = ros4hri.voice_id(final.voice_id, final.stream_id)
-        assert graph.spin_until(lambda: voices.messages.get(f"{voice}/speech"), WAIT), (
-            voices.tracked
-        )
+        assert graph.spin_until(lambda: voices.messages.get(f"{voice}/speech")), voices.tracked
         assert voices.messages[f"{voice}/speech"][-1].final == "in sieben Stunden"
-        assert graph.spin_until(lambda: not voices.speaking(voice), WAIT)
+        assert graph.spin_until(lambda: not voices.speaking(voice))
         assert (
             outside(used(graph, "ros4hri_bridge"), allowed("ros4hri_bridge", "ros4hri_bridge"))
             == []
         )
         # Whoever speaks is nobody until a state says who it is.
-        assert graph.spin_until(lambda: ["anonymous_speaker"] in voices.tracked, WAIT)
+        assert graph.spin_until(lambda: ["anonymous_speaker"] in voices.tracked)
         if voice != ros4hri.ANONYMOUS:
             assert voices.tracked[-1] == [voice]
