@@ -425,8 +425,8 @@ def fuzz_bags(count: int, number: int, seeds: list[Path], folder: Path) -> Count
 
 
 def fuzz_bundles(count: int, number: int, bundle: Path, folder: Path) -> Counter[str]:
-    """`count` bundles; of those that load, an estimate. Half are given a new identity, so that the hash does not
-    refuse them first."""
+    """`count` bundles; of those that load, an estimate. Half are given a new identity, and their graphs too,
+    so that the hash does not refuse them first."""
     rng, counted = np.random.default_rng(number), Counter[str]()
     files = [p.name for p in sorted(bundle.iterdir()) if p.suffix in (".json", ".safetensors")]
     noise = rng.normal(0.0, 0.05, SAMPLE_RATE).astype(np.float32)
@@ -458,6 +458,7 @@ def _name_anew(folder: Path) -> None:
         document = json.loads((folder / CONFIG_FILE).read_bytes())
         name = str(document["model_id"]).rsplit("-", 1)[0]
         document["model_id"] = _identity(folder, document, name)
+        document["graphs"]["model_id"] = document["model_id"]
         (folder / CONFIG_FILE).write_text(json.dumps(document))
     except Exception:
         return  # Too broken to have a name.
