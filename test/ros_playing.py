@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import soxr
@@ -18,6 +19,7 @@ from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from hri_emo_msgs.msg import EmotionExplanation, EmotionState, Speech
@@ -26,10 +28,13 @@ from hri_emo_ros.audio.files import read_audio
 from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.adaptive import reaches
 from hri_emo_ros.nodes.conversions import to_ns, to_time
-from hri_emo_ros.nodes.graph import Graph
+from hri_emo_ros.nodes.graph import LIMIT, Graph
 from hri_emo_ros.types import SAMPLE_RATE, FloatArray
 
 DATA = Path(__file__).parent / "data"
+_met: WeakSet[Any] = WeakSet()
+"""Publishers of which something was acknowledged: both ends have found each other. What comes before that is sent again
+3 s later, Fast DDS's heartbeat; and so long the acknowledgement of anything but the first would take."""
 START_NS = 1_700_000_000_000_000_000
 """Sensor time of the first sample: years away from this machine's clock."""
 
@@ -191,8 +196,11 @@ def words_publisher(graph: Graph, heard: Heard, kind: Any, topic: str = "transcr
 
 
 def tell(graph: Graph, publisher: Any, message: Any, to: str = "speech_node") -> None:
-    """Publish; returns when the node has taken it. An acknowledgement would take 3 s, Fast DDS's heartbeat."""
+    """Publish; returns when the node has taken it."""
     publisher.publish(message)
+    if publisher not in _met:
+        assert publisher.wait_for_all_acked(Duration(seconds=LIMIT))
+        _met.add(publisher)
     graph.state(to)
 
 
@@ -312,6 +320,9 @@ def play(
         chunks = [data[k : k + frames].tobytes() for k in range(0, len(data), frames)]
     began = time.monotonic()
     for number, chunk in enumerate(chunks):
+        if number == 1 and stamped:  # Without stamps a pause is one of the sound.
+            assert out.wait_for_all_acked(Duration(seconds=LIMIT))  # See `_met`.
+            began = time.monotonic() - frames / rate / speed
         if events and number in events:
             events[number]()
         part = AudioData(data=array.array("B", chunk))

@@ -167,7 +167,8 @@ def test_unstamped_audio_counts_from_its_reception(
 ) -> None:
     play(graph, recording[:FIRST], stamped=False, speed=2.0)
     finals = finish(graph, heard, 1)
-    assert heard.utterances[0] == reference[0][0]
+    # The times of reception are a busy machine's.
+    assert heard.utterances[0] == pytest.approx(reference[0][0], abs=0.1 * SAMPLE_RATE)
     now = graph.node.get_clock().now().nanoseconds * 1e-9
     assert abs(finals[0].header.stamp.sec - now) < 60.0
     assert finals[0].header.frame_id == "microphone"

@@ -37,7 +37,7 @@ from hri_emo_ros.nodes import qos
 from hri_emo_ros.nodes.adaptive import reaches
 from hri_emo_ros.nodes.audio_messages import AudioPublisher
 from hri_emo_ros.nodes.conversions import chunk_of, quality_of, to_ns, to_time, transcript_of
-from hri_emo_ros.nodes.graph import PIPELINE_NODES, Graph
+from hri_emo_ros.nodes.graph import LIMIT, PIPELINE_NODES, Graph
 from hri_emo_ros.pipeline import Outcome, RobotSpeaking, TranscriptRecord
 from hri_emo_ros.types import AbstainReason, EmotionEstimate, Transcript, TranscriptStatus
 
@@ -245,8 +245,9 @@ class _Player:
         if not ready:
             raise HriEmoError(f"speech_node does not listen: {self._graph.output('speech_node')}")
         self._tell_time(first.receive_ns)
+        audio.arrived(LIMIT)
         self._taken()
-        began = time.monotonic()
+        began, met = time.monotonic(), False
         try:
             for event in self._bag.sounds(self._parameters):
                 if isinstance(event, RobotSpeaking):
@@ -260,6 +261,11 @@ class _Player:
                     self._robot.publish(Bool(data=event.active))
                 else:
                     self._send(audio, event)
+                    if not met:
+                        # Before both ends have found each other, what is sent comes 3 s late.
+                        sent = time.monotonic()
+                        met = audio.arrived(LIMIT)
+                        began += time.monotonic() - sent
                 progress(self._bag.seconds(receive_ns), self._bag.duration)
         except TruncatedBagError as error:
             self.truncated = str(error)

@@ -7,6 +7,8 @@ import array
 import importlib
 from typing import Any
 
+from rclpy.duration import Duration
+
 from hri_emo_ros.audio.messages import TYPED_FIELDS
 from hri_emo_ros.audio.pcm import PcmDecoder, PcmFormat
 from hri_emo_ros.errors import HriEmoError
@@ -88,6 +90,17 @@ class AudioPublisher:
         """Whether the node named `listener` will hear all that is sent and told."""
         return all(
             reaches(self._node, publisher, listener)
+            for publisher in (self._audio, self._info)
+            if publisher is not None
+        )
+
+    def arrived(self, timeout: float) -> bool:
+        """Wait until all that was sent and told has come to who listens; False after `timeout` seconds.
+
+        Quick only for the first message: the acknowledgement of others waits for Fast DDS's heartbeat, 3 s.
+        """
+        return all(
+            publisher.wait_for_all_acked(Duration(seconds=timeout))
             for publisher in (self._audio, self._info)
             if publisher is not None
         )
