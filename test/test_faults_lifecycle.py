@@ -142,8 +142,13 @@ def test_a_refused_configuration_leaves_nothing_behind(tiny_bundle: Path, ros_do
     does="end the utterance in work, end within 2 s (measured; see below) with exit code 0",
     shows="nothing: no traceback",
 )  # fmt: skip
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", [0.0, 0.3, 1.0, None])
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (signal.SIGINT, 0.0), (signal.SIGINT, 0.3), (signal.SIGINT, 1.0), (signal.SIGINT, None),
+        (signal.SIGTERM, 0.3), (signal.SIGTERM, None),
+    ],
+)  # fmt: skip
 def test_a_signal_ends_nodes_at_any_time(
     ros_domain: int, number: signal.Signals, when: float | None
 ) -> None:
