@@ -116,8 +116,10 @@ def graph(tiny_bundle: Path, ros_domain: int) -> Iterator[Graph]:
 @pytest.fixture(scope="module")
 def collected(graph: Graph) -> Iterator[Heard]:
     """All that the module's graph publishes."""
-    from ros_playing import listen
+    from ros_playing import configure_anew, listen
 
+    # What the module before made fail shows in diagnostics for a while.
+    configure_anew(graph, "speech_node")
     heard = listen(graph)
     yield heard
     for subscription in heard.subscriptions:

@@ -261,6 +261,17 @@ def restart(graph: Graph, kind: str = "speech_node") -> None:
     graph.transition(Transition.TRANSITION_ACTIVATE, (kind,))
 
 
+def configure_anew(graph: Graph, kind: str) -> None:
+    """From the beginning: nothing is left of what it said."""
+    for transition in (
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+    ):
+        graph.transition(transition, (kind,))
+
+
 def set_parameter(graph: Graph, node: str, name: str, value: ParameterValue) -> tuple[bool, str]:
     """Like `ros2 param set`: (accepted, why not)."""
     request = SetParameters.Request(parameters=[ParameterMsg(name=name, value=value)])

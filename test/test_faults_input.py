@@ -81,7 +81,7 @@ def play_channels(graph: Graph, channels: np.ndarray) -> int:
 def warned(graph: Graph, heard: Heard, text: str) -> DiagnosticStatus:
     """The diagnostics that say `text`, once they do."""
     status = said(graph, heard, "speech_node", text)
-    assert status.level == DiagnosticStatus.WARN
+    assert status.level == DiagnosticStatus.WARN, status.message
     return status
 
 

@@ -208,6 +208,9 @@ class HriNode(LifecycleNode):
         self.state = "unconfigured"
         self.dismantle()
         self.diagnostics.clear()
+        # A model's wrapper is a cycle: left to chance, the old one is there still while the next is loaded.
+        gc.collect()
+        return_freed_memory()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
