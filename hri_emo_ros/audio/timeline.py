@@ -22,7 +22,7 @@ STAMP_TOLERANCE = SECOND // 10
 """Stamps of the sensor may be this far off before something counts as lost, ns; less where they are exact."""
 RECEPTION_TOLERANCE = SECOND
 """The same for times of reception: a network that stalls for less has lost nothing, ns."""
-_LONGEST_LOSS = 60 * SECOND
+LONGEST_LOSS = 60 * SECOND
 """A clock that is ahead by more was set, or the driver began anew: that is no sound that was lost, ns."""
 _MEMORY = SECOND
 """Time over which deviations are compared, ns: several bursts of the longest that drivers send (0.4 s)."""
@@ -123,7 +123,7 @@ class Timeline:
         verdict = Verdict()
         if self._last is not None:
             since, before = stamp_ns - self._last[0], self._last[1]
-            if since < -tolerance or deviation > _LONGEST_LOSS:
+            if since < -tolerance or deviation > LONGEST_LOSS:
                 verdict = Verdict(restart=True)
             else:
                 self._bursts = self._bursts or since < before // 2
