@@ -146,7 +146,7 @@ class EmotionEngine:
         self._encoded: tuple[FloatArray, Encoded] | None = None
         """The samples estimated last and what the encoder made of them."""
         self._ahead = 0.0
-        """Seconds that `hear` took since."""
+        """Seconds that `hear` took for them, until an estimate has told it."""
         self.configure(parameters or {})
         if self._folder is not None:
             self._try()
@@ -302,9 +302,10 @@ class EmotionEngine:
         batch = runtime.prepare(pad(items, self.config, self.tokenizer))
         latency: dict[str, float] = {}
         explanation = None
+        heard = self._encoded is not None and self._encoded[0] is inputs[0].samples
         with _timed(latency, "audio_encoder"):
             voice = self._voice(runtime, batch, inputs)
-        latency["audio_encoder"] += self._ahead
+        latency["audio_encoder"] += self._ahead if heard else 0.0
         self._ahead = 0.0
         with _timed(latency, "text_encoder"):
             words = runtime.words(batch)

@@ -530,9 +530,8 @@ class UtteranceJoiner:
         with ThreadPoolExecutor(1) as beside:
             embedding = beside.submit(voices.embed, audio.samples, audio.quality)
             if self.engine is not None:
-                with contextlib.suppress(
-                    Exception
-                ):  # It fails again, and is told, when it estimates.
+                # What fails here fails again, and is told, when it estimates.
+                with contextlib.suppress(Exception):
                     self.engine.hear(audio.samples, audio.quality)
         return embedding.result()
 

@@ -242,10 +242,11 @@ def fuzz_messages(count: int, number: int, bundle: Path, domain: int) -> Counter
             counted["messages"] += 1
             if sent % STEP == 0:
                 graph._executor.spin_once(timeout_sec=0.0)
-                kept_up = lambda sent=sent: (  # noqa: E731
-                    taken["audio"] + counted["undelivered"] >= sent and worker.waiting < 30.0
-                )
-                if not graph.spin_until(kept_up):
+                if not graph.spin_until(
+                    lambda sent=sent: (
+                        taken["audio"] + counted["undelivered"] >= sent and worker.waiting < 30.0
+                    )
+                ):
                     # A process that gets no processor loses what DDS does not keep for it.
                     counted["undelivered"] = sent - taken["audio"]
                 if worker.waiting >= 30.0 or counted["undelivered"] > STEP + count // 50:

@@ -154,8 +154,9 @@ def listen(
     wanted = set(own if nodes is None else nodes)
 
     # A node that has found the last subscription has found those made before it.
-    found = lambda: wanted <= {s.name.partition(":")[0] for s in heard.statuses}  # noqa: E731
-    assert graph.spin_until(found), heard.statuses
+    assert graph.spin_until(lambda: wanted <= {s.name.partition(":")[0] for s in heard.statuses}), (
+        heard.statuses
+    )
     all_listen(graph, heard)
     return heard
 

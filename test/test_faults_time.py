@@ -73,8 +73,10 @@ def reference(graph: Graph, collected: Heard, recording: FloatArray) -> EmotionS
 
 def counted(graph: Graph, heard: Heard, messages: int) -> dict[str, str]:
     """What speech_node lists once it has counted so many messages."""
-    enough = lambda status: int(counter(status, "messages") or 0) >= messages  # noqa: E731
-    return {value.key: value.value for value in later(graph, heard, "speech_node", enough).values}
+    status = later(
+        graph, heard, "speech_node", lambda s: int(counter(s, "messages") or 0) >= messages
+    )
+    return {value.key: value.value for value in status.values}
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,7 @@ def say(graph: Graph, heard: Heard, *names: str) -> list[EmotionState]:
     """Play clips; the final states of them."""
     before = len(heard.finals)
     play(graph, clips(*names), speed=4.0)
-    enough = lambda: len(heard.finals) >= before + len(names)  # noqa: E731
-    assert graph.spin_until(enough), heard.statuses[-3:]
+    assert graph.spin_until(lambda: len(heard.finals) >= before + len(names)), heard.statuses[-3:]
     assert len(heard.finals) == before + len(names)
     return heard.finals[before:]
 
